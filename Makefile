@@ -1,0 +1,65 @@
+# Two commands matter: `make demo` and `make test`. Both set up everything they need in .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DEMO ?=
+TESTS ?=
+
+.PHONY: demo test lint types unit bench docs clean check-python
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   train a small GPT on Shakespeare with our callbacks (about 4 minutes on two CPU cores)"
+	@echo "make test   lint, types, tests, doctests, two-process tests"
+	@echo "make bench  ratios against peers, one table"
+	@echo "make docs   build the documentation, warnings are errors"
+	@echo "make clean  remove the environment and the runs"
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/train_gpt.py $(DEMO)
+
+test: lint types unit
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest $(TESTS)
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks $(BENCH)
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) runs docs/_build
+
+check-python:
+	@command -v $(PYTHON) >/dev/null || { echo "lightning-llmopt needs Python 3.10 or newer, but there is no $(PYTHON): install one, or name it as in PYTHON=/usr/bin/python3.12." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "lightning-llmopt needs Python 3.10 or newer, but $(PYTHON) is %d.%d: install a newer one, or name it as in PYTHON=/usr/bin/python3.12." % sys.version_info[:2])'
+
+# torch comes first and alone: with it in place no other package can pull a different build.
+$(VENV)/.torch: constraints.txt | check-python
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q $(TORCH)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(PIP) install -q -c constraints.txt -e ".[examples]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) install -q -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(PIP) install -q -c constraints.txt -e ".[docs]"
+	@touch $@

@@ -1,0 +1,11 @@
+"""Everything around the optimizer in a large-model run, as Lightning callbacks and strategy presets.
+
+Rooms, each imported by name:
+
+- ``lightning_llmopt.schedules``: what the rate should be (plain functions of the update number).
+- ``lightning_llmopt.gradients``: how big the gradients are (tensors in, tensors out).
+- ``lightning_llmopt.callbacks``: when to act and where to log (the Lightning glue).
+- ``lightning_llmopt.strategies``: on what to run (presets of Trainer arguments).
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,36 @@
+"""The one file that names the Lightning distribution, and the one place for what it does not make public.
+
+Checked against lightning 2.6.6. ``tests/test__lightning.py`` fails when a private name used here moves.
+"""
+
+from typing import Any
+
+from lightning.pytorch import Callback as Callback
+from lightning.pytorch import LightningModule as LightningModule
+from lightning.pytorch import Trainer as Trainer
+from lightning.pytorch.callbacks import Checkpoint as Checkpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler as GradientAccumulationScheduler
+from lightning.pytorch.callbacks import ProgressBar as ProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException as MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden as is_overridden
+from lightning.pytorch.utilities.rank_zero import rank_zero_info as rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn as rank_zero_warn
+
+
+def logger_step(trainer: Trainer) -> int:
+    """Where ``self.log`` puts the coming update on the x axis of every logger: its number, from 0."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def is_logging_step(trainer: Trainer, every_n_steps: int | None = None) -> bool:
+    """Whether the coming update is one of every ``every_n_steps``; by default the Trainer's own rhythm.
+
+    The same rule as ``self.log``: with 50 it is updates 49, 99, ... 0 means never.
+    """
+    every = trainer.log_every_n_steps if every_n_steps is None else every_n_steps
+    return every > 0 and (logger_step(trainer) + 1) % every == 0
+
+
+def loss_scaler(trainer: Trainer) -> Any | None:
+    """The fp16 ``GradScaler`` in use, if there is one."""
+    return getattr(trainer.precision_plugin, "scaler", None)

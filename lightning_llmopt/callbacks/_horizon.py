@@ -1,0 +1,79 @@
+"""How many updates each optimizer will make: the Trainer's own estimate is 0, -1 or inf where it matters."""
+
+import math
+
+from .._lightning import GradientAccumulationScheduler, MisconfigurationException, Trainer
+from ..schedules import Schedule, ScheduleSpec
+
+
+def updates_per_optimizer(trainer: Trainer) -> int | None:
+    """Updates that each optimizer makes in the whole run; ``None`` if nobody can know.
+
+    ``max_steps`` and ``max_epochs`` times the batches of an epoch, whichever ends first, accumulation
+    counted (a GradientAccumulationScheduler too). In manual optimization Lightning's ``max_steps``
+    counts the steps of all optimizers together, and each is taken to step once a batch.
+
+    Valid from ``on_train_start``, when the loaders are set up.
+    """
+    optimizers = 1 if trainer.lightning_module.automatic_optimization else max(1, len(trainer.optimizers))
+    limits = [_updates_in_all_epochs(trainer)]
+    if trainer.max_steps != -1:
+        limits.append(math.ceil(trainer.max_steps / optimizers))
+    known = [limit for limit in limits if limit is not None]
+    return min(known) if known else None
+
+
+def _updates_in_all_epochs(trainer: Trainer) -> int | None:
+    """Updates until ``max_epochs``, or None if epochs do not end the run or have no length."""
+    batches = trainer.num_training_batches
+    if trainer.max_epochs is None or trainer.max_epochs < 0 or not math.isfinite(batches):
+        return None
+    return sum(math.ceil(batches / window) * epochs for window, epochs in _accumulation_windows(trainer))
+
+
+def _accumulation_windows(trainer: Trainer) -> list[tuple[int, int]]:
+    """(batches an update, number of epochs with that) for the whole run."""
+    epochs = trainer.max_epochs or 0
+    starts = {0: trainer.accumulate_grad_batches}
+    for callback in trainer.callbacks:
+        if isinstance(callback, GradientAccumulationScheduler):
+            starts = dict(sorted(callback.scheduling.items()))
+    ends = [*list(starts)[1:], epochs]
+    return [(window, max(0, min(end, epochs) - start)) for (start, window), end in zip(starts.items(), ends, strict=True)]
+
+
+def resolve(spec: ScheduleSpec, trainer: Trainer, *, total: int | None) -> Schedule:
+    """The schedule for this run, ``total`` updates long or as long as the Trainer says.
+
+    Under ``fast_dev_run``, where the run is shorter than anybody means it, a schedule that does not fit
+    plays its first updates.
+
+    Raises:
+        MisconfigurationException: If the length of the run is needed and not known, or if the schedule
+            does not fit into it.
+    """
+    total = total or updates_per_optimizer(trainer)
+    if total is None and spec.needs_total_steps():
+        raise MisconfigurationException(
+            f"LRSchedule({spec.recipe}) needs the length of the run, and it is not known: max_steps is "
+            f"{trainer.max_steps}, max_epochs is {trainer.max_epochs}, an epoch has {trainer.num_training_batches} "
+            "batches. Set Trainer(max_steps=...), or max_epochs and a loader that has a length, or "
+            "LRSchedule(..., total=...)."
+        )
+    try:
+        return spec.resolve(total_steps=total)
+    except ValueError as error:
+        if trainer.fast_dev_run and total is not None:
+            return _resolve_longer(spec, total)
+        raise MisconfigurationException(f"LRSchedule: {error}") from None
+
+
+def _resolve_longer(spec: ScheduleSpec, total_steps: int) -> Schedule:
+    """The schedule in a run that is doubled until it fits; lengths below 100 % always do in the end."""
+    for _ in range(64):
+        total_steps *= 2
+        try:
+            return spec.resolve(total_steps=total_steps)
+        except ValueError:
+            continue
+    raise MisconfigurationException(f"LRSchedule: {spec.recipe} does not fit into a run of any length.")

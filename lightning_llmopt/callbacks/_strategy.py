@@ -1,0 +1,24 @@
+"""What the strategy means for a callback, told by class names so that every Lightning package works."""
+
+from .._lightning import MisconfigurationException, Trainer
+
+_SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+
+
+def refuse_strategies(trainer: Trainer, who: str, names: tuple[str, ...], reason: str) -> None:
+    """Raise if the Trainer's strategy is, or inherits from, one of ``names``.
+
+    Raises:
+        MisconfigurationException: Naming ``who``, the strategy, the reason and both ways out.
+    """
+    for ancestor in type(trainer.strategy).__mro__:
+        if ancestor.__name__ in names:
+            raise MisconfigurationException(
+                f"{who} does not support {type(trainer.strategy).__name__} in this version: {reason} "
+                f"Use one device or strategy='ddp', or remove {who} from the callbacks."
+            )
+
+
+def refuse_sharded_gradients(trainer: Trainer, who: str) -> None:
+    """Raise where a rank sees only a part of the gradient, so that its norm would be wrong in silence."""
+    refuse_strategies(trainer, who, _SHARDED, "it shards gradients over ranks, and one rank's part has another norm.")

@@ -1,0 +1,78 @@
+"""Counting the updates that really happened, optimizer by optimizer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+
+class AppliedUpdates:
+    """Counts each optimizer's applied updates, and calls back after each one.
+
+    A step counts when the optimizer ran and had something to apply. One that the fp16 scaler skipped,
+    or that follows a ``training_step`` which returned None, does not.
+
+    Args:
+        counts: Updates applied so far, one number an optimizer.
+        after: Called with the optimizer's index after each applied update.
+    """
+
+    def __init__(self, counts: list[int], after: Callable[[int], None]) -> None:
+        self.counts = counts
+        self._after = after
+        self._empty: set[int] = set()
+        self._handles: list[RemovableHandle] = []
+        self._unhooked: set[int] = set()
+        self._pending: set[int] = set()
+
+    def attach(self, optimizers: list[Optimizer]) -> None:
+        """Start counting. Call ``detach`` in the end: the optimizers may outlive the run."""
+        for index, optimizer in enumerate(optimizers):
+            try:
+                self._handles.append(optimizer.register_step_post_hook(self._hook(index)))
+            except AttributeError:  # a wrapper that never ran torch.optim.Optimizer.__init__
+                self._unhooked.add(index)
+
+    def detach(self) -> None:
+        """Stop counting."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def about_to_step(self, index: int, *, empty: bool) -> None:
+        """Say before a step whether there is nothing to apply."""
+        (self._empty.add if empty else self._empty.discard)(index)
+        if index in self._unhooked and not empty:
+            self._pending.add(index)
+
+    def batch_ended(self) -> None:
+        """Count the steps of optimizers that torch's hooks cannot reach."""
+        for index in sorted(self._pending):
+            self._applied(index)
+        self._pending.clear()
+
+    def _hook(self, index: int) -> Callable[[Optimizer, Any, Any], None]:
+        @torch.compiler.disable  # counting inside a compiled step would recompile it every update
+        def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            if index in self._empty:
+                self._empty.discard(index)
+            elif not _skipped_inside(optimizer):
+                self._applied(index)
+
+        return after_step
+
+    def _applied(self, index: int) -> None:
+        self.counts[index] += 1
+        self._after(index)
+
+
+def _skipped_inside(optimizer: Optimizer) -> bool:
+    """Whether a fused kernel left everything as it was because the fp16 scaler found an overflow.
+
+    ``GradScaler`` hands ``found_inf`` to optimizers that unscale inside their step. Reading it is the one
+    host copy in here, and only those optimizers under fp16 pay it.
+    """
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf)

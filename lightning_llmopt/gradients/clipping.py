@@ -1,0 +1,68 @@
+"""How much to shrink gradients, and shrinking them."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_max_norm(max_norm: float) -> float:
+    """``max_norm`` as a float, or a refusal.
+
+    Raises:
+        ValueError: If it is not a finite number > 0. (torch takes -1 and flips every gradient.)
+    """
+    is_number = isinstance(max_norm, int | float) and not isinstance(max_norm, bool)
+    if not (is_number and math.isfinite(max_norm) and max_norm > 0):
+        raise ValueError(f"max_norm must be a finite number > 0, got {max_norm!r}.")
+    return float(max_norm)
+
+
+@torch.no_grad()
+def clip_coefficient(total: Tensor, *, max_norm: float) -> Tensor:
+    r"""The factor that brings a gradient of norm ``total`` down to ``max_norm``.
+
+    :math:`\min(1, \mathrm{max\_norm} / (\mathrm{total} + 10^{-6}))`, the same as
+    ``torch.nn.utils.clip_grad_norm_``. A total that is not finite gives 1: no factor could mend such a
+    gradient, and a factor of 0 or NaN would spread it from one parameter to all of them.
+
+    Args:
+        total: Norm of the whole gradient, shape ``()``.
+        max_norm: Largest norm left alone [unit of the gradient], > 0.
+
+    Returns:
+        Shape ``()``, in (0, 1], on the device of ``total``.
+
+    Raises:
+        ValueError: If ``max_norm`` is not a finite number > 0.
+
+    Source:
+        Pascanu et al. 2013, https://arxiv.org/abs/1211.5063, algorithm 1.
+
+    Example:
+        >>> clip_coefficient(torch.tensor(4.0), max_norm=1.0)
+        tensor(0.2500)
+    """
+    coefficient = torch.clamp(check_max_norm(max_norm) / (total + 1e-6), max=1.0)
+    return torch.where(torch.isfinite(total), coefficient, torch.ones_like(coefficient))
+
+
+@torch.no_grad()
+def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
+    """Multiply every tensor by ``factor`` in place, one fused call for each device and dtype.
+
+    Args:
+        tensors: Any shapes, dtypes and devices; changed in place.
+        factor: Shape ``()``.
+    """
+    groups: dict[tuple[torch.device, torch.dtype, torch.layout], list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault((tensor.device, tensor.dtype, tensor.layout), []).append(tensor)
+    for (device, _, layout), alike in groups.items():
+        here = factor.to(device)
+        if layout == torch.strided:
+            torch._foreach_mul_(alike, here)
+        else:
+            for tensor in alike:
+                tensor.mul_(here)

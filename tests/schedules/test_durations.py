@@ -1,0 +1,60 @@
+"""Lengths as people write them."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_llmopt.schedules import parse_duration
+
+
+@pytest.mark.parametrize(
+    ("written", "steps"),
+    [
+        (0, 0), (2000, 2000), ("2000", 2000), ("2000 steps", 2000), ("1 step", 1), ("1_000 updates", 1000), (" 1,000 ", 1000),
+        (0.02, 40), ("2%", 40), ("2 %", 40), ("0.02", 40), ("2e-2", 40), ("2.5%", 50), (1.0, 2000), ("100%", 2000), ("0%", 0),
+        ("0.01%", 0), (2**63, 2**63),
+    ],
+)  # fmt: skip
+def test_is_read_as_written(written, steps):
+    assert parse_duration("warmup", written).steps(2000) == steps
+
+
+def test_a_decimal_fraction_is_exact():
+    assert parse_duration("warmup", 0.1).steps(30) == 3
+    assert parse_duration("warmup", 0.29).steps(100) == 29
+    assert parse_duration("warmup", "10%").steps(10 * 2**60) == 2**60
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=5), st.integers(0, 2**63))
+def test_parts_of_at_most_the_whole_always_fit(shares, total):
+    whole = max(1, sum(shares))
+    parts = [parse_duration("part", f"{share * 100 / whole:.6f}%") for share in shares]
+    if sum(part.amount for part in parts) <= 1:
+        assert sum(part.steps(total) for part in parts) <= total
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (-1, "warmup must be >= 0, got -1"),
+        ("-3%", "warmup must be >= 0, got '-3%'"),
+        (-0.1, "warmup must be >= 0, got -0.1"),
+        (1.5, r"warmup must be at most the whole run \(1.0 or '100%'\), got 1.5"),
+        (2000.0, "at most the whole run .* got 2000.0. For updates write 2000"),
+        ("150%", "at most the whole run .* got '150%'"),
+        ("2.5 steps", "warmup must be a whole number of updates, got '2.5 steps'"),
+        ("3 parsecs", "warmup must be updates .* or a part of the run .*, got '3 parsecs'"),
+        ("", "warmup must be updates .*, got ''"),
+        ("%", "warmup must be updates .*, got '%'"),
+        (math.nan, "warmup must be updates .*, got nan"),
+        (math.inf, "warmup must be updates .*, got inf"),
+        (True, "warmup must be updates .*, got True"),
+        (None, "warmup must be updates .*, got None"),
+        ([2], r"warmup must be updates .*, got \[2\]"),
+    ],
+)
+def test_refuses_what_is_no_length(written, message):
+    with pytest.raises(ValueError, match=message):
+        parse_duration("warmup", written)

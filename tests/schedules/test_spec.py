@@ -1,0 +1,57 @@
+"""Descriptions, resolved against the length of a run."""
+
+import copy
+import pickle
+
+import pytest
+
+from lightning_llmopt.schedules import Phase, Schedule, constant, cosine, wsd
+
+
+def test_the_phase_without_a_length_takes_what_is_left():
+    schedule = wsd(warmup="2%", decay="20%", shape="sqrt").resolve(total_steps=2_000)
+    assert schedule == Schedule(
+        Phase("warmup", 40, 0.0, 1.0), Phase("stable", 1_560, 1.0, 1.0), Phase("decay", 400, 1.0, 0.0, "sqrt")
+    )
+
+
+def test_empty_phases_are_left_out():
+    assert [phase.name for phase in wsd(warmup=0, decay="10%").resolve(total_steps=5).phases] == ["stable"]
+
+
+@pytest.mark.parametrize("total_steps", [1, 2, 3])
+def test_parts_of_the_run_fit_into_the_shortest_runs(total_steps):
+    assert wsd(warmup="50%", decay="50%").resolve(total_steps=total_steps).total_steps == total_steps
+
+
+def test_pieces_that_do_not_fit_show_the_arithmetic():
+    with pytest.raises(ValueError, match=r"warmup 6 \(2%\) \+ decay 500 = 506 updates, but total_steps is 300"):
+        wsd(warmup="2%", decay=500).resolve(total_steps=300)
+    with pytest.raises(ValueError, match="warmup 11 = 11 updates, but total_steps is 10"):
+        cosine(warmup=11).resolve(total_steps=10)
+
+
+def test_a_run_without_a_known_end_suits_a_constant_rate():
+    schedule = constant(warmup=2).resolve(total_steps=None)
+    assert [schedule(step) for step in (0, 1, 2, 10**12)] == [0.5, 1.0, 1.0, 1.0]
+    assert [schedule.phase_at(step).name for step in (0, 5)] == ["warmup", "stable"]
+    assert constant().resolve(total_steps=None)(7) == 1.0
+
+
+@pytest.mark.parametrize("spec", [cosine(), wsd(decay=10), constant(warmup="1%")])
+def test_a_run_without_a_known_end_suits_nothing_else(spec):
+    assert spec.needs_total_steps()
+    with pytest.raises(ValueError, match=f"{spec.recipe} needs total_steps, the length of the run in updates; got None"):
+        spec.resolve(total_steps=None)
+
+
+@pytest.mark.parametrize("total_steps", [0, -1, 2.0, True, float("inf"), "10"])
+def test_refuses_a_length_that_is_none(total_steps):
+    with pytest.raises(ValueError, match="total_steps must be a whole number of updates >= 1, got"):
+        wsd().resolve(total_steps=total_steps)
+
+
+def test_is_a_value():
+    spec = wsd(warmup="2%", decay=10)
+    assert spec == pickle.loads(pickle.dumps(spec)) == copy.deepcopy(spec)
+    assert spec != wsd(warmup="2%", decay=11)

@@ -1,0 +1,50 @@
+"""The private names that we lean on are still there and still mean the same."""
+
+import pytest
+from runs import Gan, MemoryLogger, Regression, loader, trainer
+
+from lightning_llmopt import _lightning
+
+
+class Probe(_lightning.Callback):
+    def __init__(self, every):
+        self.every, self.steps, self.due = every, [], []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.steps.append(_lightning.logger_step(trainer))
+        self.due.append(_lightning.is_logging_step(trainer, self.every))
+
+
+class Logs(Regression):
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log("loss", loss)
+        return loss
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_logging_steps_are_the_ones_at_which_self_log_writes(tmp_path, accumulate):
+    logger, probe = MemoryLogger(), Probe(every=None)
+    run = trainer(
+        tmp_path, probe, logger=logger, log_every_n_steps=2, max_epochs=2, accumulate_grad_batches=accumulate
+    )
+    run.fit(Logs(), loader(8))
+    due = {step for step, is_due in zip(probe.steps, probe.due, strict=True) if is_due}
+    assert probe.steps == list(range(run.global_step))
+    assert due == set(logger.points["loss"])
+
+
+def test_a_batch_of_two_optimizers_is_one_logging_step(tmp_path):
+    probe = Probe(every=1)
+    trainer(tmp_path, probe, max_epochs=1).fit(Gan(), loader(3))
+    assert probe.steps == [0, 0, 1, 1, 2, 2]
+
+
+def test_zero_means_never(tmp_path):
+    probe = Probe(every=None)
+    trainer(tmp_path, probe, max_epochs=1, log_every_n_steps=0).fit(Regression(), loader(3))
+    assert probe.due == [False] * 3
+
+
+def test_there_is_no_loss_scaler_without_fp16(tmp_path):
+    assert _lightning.loss_scaler(trainer(tmp_path)) is None
