@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import lightning.pytorch
 import torch
 
 from . import environment, goals, rows
@@ -58,16 +60,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    for name in options.rows:
-        try:
+    try:
+        if options.check:
+            goals.read()  # refuse now what would fail after minutes
+        for name in options.rows:
             rows.load(name)
-        except ValueError as error:
-            raise SystemExit(str(error)) from None
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("--device cuda: torch sees no GPU here.")
     torch.set_num_threads(options.threads)
+    logging.getLogger(lightning.pytorch.__name__).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")  # schedulers are timed alone
 
 
 def _check(name: str, tables: list[Table], settings: Settings) -> bool:

@@ -52,12 +52,14 @@ class TurnTaking(Callback):
 
     Args:
         steps: Steps of one turn.
-        device: ``"cuda"`` to wait for the GPU at the ends of a turn.
+        device: On ``"cpu"`` a turn is timed in CPU seconds of the process, which other processes cannot stretch;
+            on ``"cuda"`` by the clock on the wall, waiting for the GPU at both ends.
     """
 
     def __init__(self, *, steps: int, device: str) -> None:
         self.steps = steps
-        self._wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+        self._cuda = device == "cuda"
+        self._now = time.perf_counter if self._cuda else time.process_time
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
         self._start = self._seconds = 0.0
         self._error: BaseException | None = None
@@ -100,11 +102,12 @@ class TurnTaking(Callback):
         A turn ends here and began here, so it holds whole iterations of the loop with all they do.
         """
         if (batch_idx + 1) % self.steps == 0 and not trainer.should_stop:
-            self._wait()
-            self._seconds = time.perf_counter() - self._start
+            if self._cuda:
+                torch.cuda.synchronize()
+            self._seconds = self._now() - self._start
             self._done.release()
             self._go.acquire()
-            self._start = time.perf_counter()
+            self._start = self._now()
 
     def _until_done(self) -> None:
         self._done.acquire()

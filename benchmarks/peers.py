@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities import grad_norm
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LinearLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, SequentialLR
 
 from .harness import Work
 from .params import Gradients
@@ -73,33 +73,30 @@ def composer_clip(gradients: Gradients, max_norm: float) -> Work:
 
 
 def lambda_lr(optimizer: Optimizer, curve: Callable[[int], float]) -> LRScheduler:
-    """torch's scheduler for any curve."""
+    """Torch's scheduler for any curve."""
     return _quietly(lambda: LambdaLR(optimizer, curve))
 
 
-def sequential_lr(optimizer: Optimizer, *, warmup: int, stable: int, decay: int) -> LRScheduler:
-    """torch's way to spell out warmup, hold and decay."""
+def sequential_lr(optimizer: Optimizer, *, warmup: int, total: int) -> LRScheduler:
+    """Torch's way to spell out warmup and cosine."""
     return _quietly(
         lambda: SequentialLR(
             optimizer,
             [
                 LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup),
-                ConstantLR(optimizer, factor=1.0, total_iters=stable),
-                LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=decay),
+                CosineAnnealingLR(optimizer, T_max=total - warmup),
             ],
-            milestones=[warmup, warmup + stable],
+            milestones=[warmup],
         )
     )
 
 
-def transformers_wsd(optimizer: Optimizer, *, warmup: int, stable: int, decay: int) -> LRScheduler:
-    """Hugging Face's WSD schedule, a LambdaLR."""
-    from transformers import get_wsd_schedule
+def transformers_cosine(optimizer: Optimizer, *, warmup: int, total: int) -> LRScheduler:
+    """Hugging Face's cosine with warmup, a LambdaLR."""
+    from transformers import get_cosine_schedule_with_warmup
 
     return _quietly(
-        lambda: get_wsd_schedule(
-            optimizer, num_warmup_steps=warmup, num_stable_steps=stable, num_decay_steps=decay
-        )
+        lambda: get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=warmup, num_training_steps=total)
     )
 
 

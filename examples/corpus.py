@@ -8,14 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from gpt import IGNORED, Batch
 
 SHAKESPEARE = Path(__file__).parent / "data" / "shakespeare"
 UNREADABLE = (OSError, EOFError, zlib.error)  # what a broken or forbidden file raises, packed or not
-IGNORED = -100  # a target that is not scored, see torch.nn.functional.cross_entropy
-
-Batch = tuple[Tensor, Tensor]
-
 
 @dataclass(frozen=True)
 class Corpus:
@@ -137,27 +133,32 @@ class RandomCrops:
         self.update = state["update"]
 
 
-def scored_windows(corpus: Corpus, *, context: int, batch: int = 64) -> list[Batch]:
-    """Windows that score every held-out byte once, each with at least half a context before it.
+class ScoredWindows:
+    """Batches that score every held-out byte once, each with at least half a context before it.
 
-    A window slides on by half its length; only its new half is scored. The first one begins with the
-    end of the training text.
+    A window slides on by half its length, and only its new half is scored: the other targets are
+    ``IGNORED``. The first window begins with the end of the training text.
 
     Args:
         corpus: Whose held-out text to cut.
         context: Length of a window [bytes], even.
         batch: Windows in a batch.
-
-    Returns:
-        Batches of bytes and following bytes, shape ``(<= batch, context)``; ``IGNORED`` where not scored.
     """
-    text = torch.tensor(list(corpus.train[-context:] + corpus.heldout))
-    half, total = context // 2, len(corpus.heldout)
-    windows, targets = [], []
-    for begin in range(0, total, half):
-        end = min(begin + half, total)
-        target = text[end : end + context].clone()
-        target[: context - (end - begin)] = IGNORED
-        windows.append(text[end - 1 : end - 1 + context])
-        targets.append(target)
-    return list(zip(torch.stack(windows).split(batch), torch.stack(targets).split(batch), strict=True))
+
+    def __init__(self, corpus: Corpus, *, context: int, batch: int = 64) -> None:
+        text = torch.frombuffer(bytearray(corpus.train[-context:] + corpus.heldout), dtype=torch.uint8).long()
+        half, total = context // 2, len(corpus.heldout)
+        ends = [min(begin + half, total) for begin in range(0, total, half)]
+        inputs = torch.stack([text[end - 1 : end - 1 + context] for end in ends])
+        targets = torch.stack([text[end : end + context] for end in ends])
+        targets[:, :half] = IGNORED
+        targets[-1, : context - (total - half * (len(ends) - 1))] = IGNORED  # the last one may have less that is new
+        self.batches = list(zip(inputs.split(batch), targets.split(batch), strict=True))
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Bytes and the byte that follows each, both of shape ``(<= batch, context)``."""
+        return iter(self.batches)

@@ -56,21 +56,19 @@ class GPT(LightningModule):
         width: Size of the vector that stands for a byte; a multiple of ``2 * heads``.
         depth: Number of blocks.
         heads: Attention heads of a block.
-        context: How far it looks back [bytes].
         peak_rate: Learning rate of AdamW [1].
     """
 
-    def __init__(
-        self, *, width: int = 128, depth: int = 4, heads: int = 4, context: int = 128, peak_rate: float = 4e-3
-    ) -> None:
+    CONTEXT = 128  # how far it looks back [bytes]
+
+    def __init__(self, *, width: int = 128, depth: int = 4, heads: int = 4, peak_rate: float = 4e-3) -> None:
         super().__init__()
-        self.context = context
         self.peak_rate = peak_rate
         self.embedding = nn.Embedding(VOCABULARY, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, bias=False)
         self.angles: Tensor
-        self.register_buffer("angles", rotary_angles(context, width // heads), persistent=False)
+        self.register_buffer("angles", rotary_angles(self.CONTEXT, width // heads), persistent=False)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:  # what a block adds to its input starts small: 2 additions a block
                 small = name.endswith(("out.weight", "down.weight"))
@@ -107,7 +105,7 @@ class GPT(LightningModule):
         generator = torch.Generator().manual_seed(seed)
         text = torch.tensor([list(start)], device=self.device)
         for _ in range(length):
-            scores = self(text[:, -self.context :])[0, -1].float().cpu()
+            scores = self(text[:, -self.CONTEXT :])[0, -1].float().cpu()
             drawn = torch.multinomial(F.softmax(scores / temperature, dim=-1), 1, generator=generator)
             text = torch.cat((text, drawn.view(1, 1).to(self.device)), dim=1)
         return bytes(text[0, len(start) :].tolist())

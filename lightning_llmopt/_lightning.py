@@ -5,16 +5,15 @@ Checked against lightning 2.6.6. ``tests/test__lightning.py`` fails when a priva
 
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException as MisconfigurationException
 from lightning.pytorch import Callback as Callback
 from lightning.pytorch import LightningModule as LightningModule
 from lightning.pytorch import Trainer as Trainer
 from lightning.pytorch.callbacks import Checkpoint as Checkpoint
 from lightning.pytorch.callbacks import GradientAccumulationScheduler as GradientAccumulationScheduler
 from lightning.pytorch.callbacks import ProgressBar as ProgressBar
-from lightning.pytorch.utilities.exceptions import MisconfigurationException as MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_warn as rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden as is_overridden
-from lightning.pytorch.utilities.rank_zero import rank_zero_info as rank_zero_info
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn as rank_zero_warn
 
 
 def logger_step(trainer: Trainer) -> int:
@@ -27,7 +26,7 @@ def is_logging_step(trainer: Trainer, every_n_steps: int | None = None) -> bool:
 
     The same rule as ``self.log``: with 50 it is updates 49, 99, ... 0 means never.
     """
-    every = trainer.log_every_n_steps if every_n_steps is None else every_n_steps
+    every = trainer.log_every_n_steps if every_n_steps is None else every_n_steps  # type: ignore[attr-defined]
     return every > 0 and (logger_step(trainer) + 1) % every == 0
 
 

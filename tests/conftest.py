@@ -1,6 +1,7 @@
 """What every test stands on: one thread, no network, and a fit through a real Trainer."""
 
 import os
+import signal
 
 os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
 
@@ -15,3 +16,17 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+
+
+@pytest.fixture(autouse=True)
+def _time_limit():
+    """A test that hangs fails instead of stopping the whole run."""
+
+    def fail(signum, frame):
+        raise TimeoutError("the test took more than 150 seconds")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(150)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -16,7 +16,8 @@ def on_ranks(world_size, function, *args, timeout=120):
     results = context.Queue()
     port = _free_port()
     processes = [
-        context.Process(target=_run, args=(rank, world_size, port, function, args, results)) for rank in range(world_size)
+        context.Process(target=_run, args=(rank, world_size, port, function, args, results))
+        for rank in range(world_size)
     ]
     for process in processes:
         process.start()
@@ -45,7 +46,7 @@ def _run(rank, world_size, port, function, args, results):
     )  # fmt: skip
     try:
         results.put((rank, function(rank, *args)))
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - reported by the parent
         results.put((rank, _Failure(f"rank {rank}:\n{traceback.format_exc()}")))
 
 

@@ -70,6 +70,16 @@ class Watch(L.Callback):
         return [rates[0] for rates in self.rates]
 
 
+class Norms(Watch):
+    """The true norm of all gradients at every step, as this callback sees them."""
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        gradients = [
+            parameter.grad.double().norm() for parameter in pl_module.parameters() if parameter.grad is not None
+        ]
+        self.rates.append([torch.stack(gradients).norm().item()])
+
+
 class MemoryLogger(Logger):
     """Keeps what it is given: ``{tag: {step: value}}``; a tag that is written twice at a step is an error."""
 
@@ -103,3 +113,8 @@ def trainer(tmp_path, *callbacks, **settings):
         "enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": tmp_path,
     }  # fmt: skip
     return L.Trainer(callbacks=list(callbacks), **{**quiet, **settings})
+
+
+def weights(module):
+    """All parameters in one vector."""
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])

@@ -25,9 +25,7 @@ class Logs(Regression):
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_logging_steps_are_the_ones_at_which_self_log_writes(tmp_path, accumulate):
     logger, probe = MemoryLogger(), Probe(every=None)
-    run = trainer(
-        tmp_path, probe, logger=logger, log_every_n_steps=2, max_epochs=2, accumulate_grad_batches=accumulate
-    )
+    run = trainer(tmp_path, probe, logger=logger, log_every_n_steps=2, max_epochs=2, accumulate_grad_batches=accumulate)
     run.fit(Logs(), loader(8))
     due = {step for step, is_due in zip(probe.steps, probe.due, strict=True) if is_due}
     assert probe.steps == list(range(run.global_step))

@@ -23,7 +23,16 @@ MAY_IMPORT = {  # beside the standard library and themselves
     },
     "strategies": {"torch", "_lightning", "schedules", "structure", "gradients", "optim", "planning", "recipes"},
 }  # fmt: skip
-THIRD_PARTY = {"torch", "torchmetrics", "typing_extensions", "tensorboard", "matplotlib", "rich", "jsonargparse", "deepspeed"}
+THIRD_PARTY = {
+    "torch",
+    "torchmetrics",
+    "typing_extensions",
+    "tensorboard",
+    "matplotlib",
+    "rich",
+    "jsonargparse",
+    "deepspeed",
+}
 WATCHED = {"lightning", "lightning_llmopt", "pytorch_lightning", "_lightning", "cli", *THIRD_PARTY, *MAY_IMPORT}
 
 

@@ -6,6 +6,8 @@ tiny set (the same 148 tensors, 0.6 million numbers) by the cost of a call. Grad
 their first values before each reading, outside the clock.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from lightning_llmopt.gradients import GradientReading
@@ -62,7 +64,7 @@ def _limit(flat: torch.Tensor, *, writes: bool) -> Work:
     return work
 
 
-def _ours(gradients: Gradients, max_norm: float) -> Work:
+def _ours(gradients: Gradients, max_norm: float) -> Callable[[], GradientReading]:
     def work() -> GradientReading:
         reading = GradientReading(gradients.parameters)
         reading.clip_(gradients.parameters, max_norm=max_norm)

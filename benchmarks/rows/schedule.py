@@ -1,27 +1,28 @@
 """What a learning-rate schedule costs in one update.
 
 Ours is the callback at work inside a real fit: the hook before the optimizer steps, torch's hook after it, the
-count of applied updates and the new rates. The others are a call of ``step()``. All follow the same curve: warmup,
-hold, linear decay.
+count of applied updates and the new rates. The others are a call of ``step()``. All follow the same curve, a short
+warmup and a long cosine, and are measured on the cosine; LambdaLR gets it as the formula that everybody writes.
 """
 
 import itertools
+import math
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.optim import SGD, Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_llmopt.callbacks import LRSchedule
-from lightning_llmopt.schedules import wsd
+from lightning_llmopt.schedules import cosine
 
 from .. import peers
 from ..fits import Inside, quiet_trainer
 from ..harness import Settings, Variant, Work, interleave
 from ..tables import Table, reasons
 
-WARMUP, STABLE, DECAY = 20_000, 60_000, 20_000  # longer than all repeats: no variant reaches the flat end
+WARMUP, TOTAL = 10, 100_000  # over before the warm-up of the measurement is; longer than all repeats
 REPEATS = 20
 
 
@@ -39,25 +40,27 @@ def _table(groups: int, settings: Settings) -> Table:
         times = interleave(variants, rounds=rounds, repeats=REPEATS, seed=settings.seed)
         tables.append(Table(f"{groups} groups", "LambdaLR.step", times, reasons(variants)))
 
-    callback = LRSchedule(wsd(warmup=WARMUP, decay=DECAY, shape="linear"), total=WARMUP + STABLE + DECAY)
+    callback = LRSchedule(cosine(warmup=WARMUP), total=TOTAL)
     trainer = quiet_trainer(callbacks=[callback, Inside(measure)], max_steps=1, logger=False)
-    trainer.fit(_ManyGroups(groups), DataLoader(range(1)))
+    trainer.fit(_ManyGroups(groups), DataLoader(TensorDataset(torch.zeros(1))))
     return tables[0]
 
 
 def _variants(trainer: Trainer, module: LightningModule, callback: LRSchedule) -> list[Variant]:
     groups = len(trainer.optimizers[0].param_groups)
-    lengths = {"warmup": WARMUP, "stable": STABLE, "decay": DECAY}
     absent = peers.missing("transformers", pip="transformers")
     works: dict[str, Work] = {
         "limit: one float written a group": _limit(_optimizer(groups)),
         "LambdaLR.step": peers.lambda_lr(_optimizer(groups), _curve).step,
-        "SequentialLR.step": peers.sequential_lr(_optimizer(groups), **lengths).step,
+        "LambdaLR.step of a constant": peers.lambda_lr(_optimizer(groups), lambda step: 1.0).step,
+        "SequentialLR.step": peers.sequential_lr(_optimizer(groups), warmup=WARMUP, total=TOTAL).step,
         "ours: LRSchedule in a fit": _ours(trainer, module, callback),
     }
     variants = [Variant(name, work) for name, work in works.items()]
-    hugging = (lambda: None) if absent else peers.transformers_wsd(_optimizer(groups), **lengths).step
-    return [*variants, Variant("transformers: get_wsd_schedule", hugging, missing=absent)]
+    hugging = (
+        (lambda: None) if absent else peers.transformers_cosine(_optimizer(groups), warmup=WARMUP, total=TOTAL).step
+    )
+    return [*variants, Variant("transformers: get_cosine_schedule_with_warmup", hugging, missing=absent)]
 
 
 def _ours(trainer: Trainer, module: LightningModule, callback: LRSchedule) -> Work:
@@ -90,14 +93,11 @@ def _curve(step: int) -> float:
     """The curve as one writes it by hand for LambdaLR."""
     if step < WARMUP:
         return (step + 1) / WARMUP
-    return min(1.0, (WARMUP + STABLE + DECAY - step) / DECAY)
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * (step - WARMUP) / (TOTAL - WARMUP))))
 
 
 def _optimizer(groups: int) -> Optimizer:
-    """An optimizer that has stepped once, as torch's schedulers wish."""
-    optimizer = SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": 0.1 + index} for index in range(groups)])
-    optimizer.step()
-    return optimizer
+    return SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": 0.1 + index} for index in range(groups)])
 
 
 class _ManyGroups(LightningModule):
@@ -107,12 +107,10 @@ class _ManyGroups(LightningModule):
         super().__init__()
         self.weights = nn.ParameterList([nn.Parameter(torch.zeros(1)) for _ in range(groups)])
 
-    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: object, batch_idx: int) -> torch.Tensor:
         """A loss that reaches every group."""
         return torch.cat(list(self.weights)).sum()
 
     def configure_optimizers(self) -> Optimizer:
         """A group a weight, each with a rate of its own."""
         return SGD([{"params": [weight], "lr": 0.1 + index} for index, weight in enumerate(self.weights)])
-
-

@@ -35,11 +35,12 @@ def _accumulation_windows(trainer: Trainer) -> list[tuple[int, int]]:
     """(batches an update, number of epochs with that) for the whole run."""
     epochs = trainer.max_epochs or 0
     starts = {0: trainer.accumulate_grad_batches}
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, GradientAccumulationScheduler):
             starts = dict(sorted(callback.scheduling.items()))
     ends = [*list(starts)[1:], epochs]
-    return [(window, max(0, min(end, epochs) - start)) for (start, window), end in zip(starts.items(), ends, strict=True)]
+    spans = zip(starts.items(), ends, strict=True)
+    return [(window, max(0, min(end, epochs) - start)) for (start, window), end in spans]
 
 
 def resolve(spec: ScheduleSpec, trainer: Trainer, *, total: int | None) -> Schedule:
@@ -63,7 +64,7 @@ def resolve(spec: ScheduleSpec, trainer: Trainer, *, total: int | None) -> Sched
     try:
         return spec.resolve(total_steps=total)
     except ValueError as error:
-        if trainer.fast_dev_run and total is not None:
+        if trainer.fast_dev_run and total is not None:  # type: ignore[attr-defined]
             return _resolve_longer(spec, total)
         raise MisconfigurationException(f"LRSchedule: {error}") from None
 

@@ -27,9 +27,7 @@ class ScheduledRates:
         counts: Updates applied by each optimizer so far; read at every write.
     """
 
-    def __init__(
-        self, optimizers: list[Optimizer], bases: list[list[float]], curve: Curve, counts: list[int]
-    ) -> None:
+    def __init__(self, optimizers: list[Optimizer], bases: list[list[float]], curve: Curve, counts: list[int]) -> None:
         self.optimizers = optimizers
         self.curve = curve
         self.counts = counts

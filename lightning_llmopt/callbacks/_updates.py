@@ -54,7 +54,7 @@ class AppliedUpdates:
         self._pending.clear()
 
     def _hook(self, index: int) -> Callable[[Optimizer, Any, Any], None]:
-        @torch.compiler.disable  # counting inside a compiled step would recompile it every update
+        @torch.compiler.disable  # type: ignore[untyped-decorator] # counting inside a compiled step would recompile it every update
         def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             if index in self._empty:
                 self._empty.discard(index)

@@ -57,7 +57,7 @@ class GradientNormClip(Callback):
                 f"{type(pl_module).__name__}.configure_gradient_clipping runs after GradientNormClip and sees "
                 "clipped gradients. Remove one of the two."
             )
-        trainer.callbacks = _moved_behind_others(trainer.callbacks, self)
+        trainer.callbacks = _moved_behind_others(trainer.callbacks, self)  # type: ignore[attr-defined]
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:

@@ -48,6 +48,8 @@ class LRSchedule(Callback):
             or any function from an update number, counted from 0, to a multiplier [1], >= 0.
         total: Length of the run [updates of each optimizer], >= 1, if not the Trainer's own:
             ``max_steps``, or ``max_epochs`` with a loader that has a length.
+        replace_schedulers: Whether to drop the schedulers that ``configure_optimizers`` returns, for modules
+            that are not yours to edit. By default they are refused: two writers of one rate.
 
     Raises:
         ValueError: If ``schedule`` is nothing of the kind or ``total`` is not a length in updates.
@@ -59,13 +61,27 @@ class LRSchedule(Callback):
         >>> callback = LRSchedule(wsd(warmup="2%", decay="20%", shape="sqrt"))
     """
 
+    _bases: list[list[float]]
+    _rates: ScheduledRates | None
+    _updates: AppliedUpdates | None
+    _counts: list[int] | None
+    _saved: dict[str, Any] | None
+    _trainer_id: int | None
+    _logged: dict[int, int]
+    _in_force: tuple[float, str | None]
+
     def __init__(
-        self, schedule: ScheduleSpec | Schedule | Callable[[int], float], *, total: int | str | None = None
+        self,
+        schedule: ScheduleSpec | Schedule | Callable[[int], float],
+        *,
+        total: int | str | None = None,
+        replace_schedulers: bool = False,
     ) -> None:
         if not isinstance(schedule, ScheduleSpec):
             check_curve(schedule)
         self.schedule = schedule
         self.total = None if total is None else _updates("total", total)
+        self.replace_schedulers = replace_schedulers
         self._detached()
 
     @property
@@ -89,6 +105,8 @@ class LRSchedule(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take down the base rates: the last moment before a checkpoint overwrites them."""
+        if self.replace_schedulers:
+            trainer.strategy.lr_scheduler_configs = []
         _refuse_second_writer(trainer, pl_module)
         self._bases = [base_rates(optimizer) for optimizer in trainer.optimizers]
 
@@ -97,10 +115,10 @@ class LRSchedule(Callback):
         """Everything is restored by now: resolve the schedule, write the first rates, start counting."""
         schedule = self.schedule
         curve = resolve(schedule, trainer, total=self.total) if isinstance(schedule, ScheduleSpec) else schedule
-        self._counts = self._applied_so_far(trainer)
-        self._rates = rates = ScheduledRates(list(trainer.optimizers), self._bases, curve, self._counts)
+        self._counts = counts = self._applied_so_far(trainer)
+        self._rates = rates = ScheduledRates(list(trainer.optimizers), self._bases, curve, counts)
         self._report_jumps(trainer)
-        self._updates = AppliedUpdates(self._counts, after=rates.write)
+        self._updates = AppliedUpdates(counts, after=rates.write)
         self._updates.attach(rates.optimizers)
         self._note(0)
         show(trainer, "lr", lambda: f"{self._in_force[0]:.2e}")
@@ -154,7 +172,7 @@ class LRSchedule(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Configuration only: a pickled or copied callback is attached to nothing."""
-        return {"schedule": self.schedule, "total": self.total}
+        return {name: self.__dict__[name] for name in ("schedule", "total", "replace_schedulers")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A callback that has not run yet."""
@@ -163,14 +181,10 @@ class LRSchedule(Callback):
 
     def _detached(self) -> None:
         """What the callback knows before a run."""
-        self._bases: list[list[float]] = []
-        self._rates: ScheduledRates | None = None
-        self._updates: AppliedUpdates | None = None
-        self._counts: list[int] | None = None
-        self._saved: dict[str, Any] | None = None
-        self._trainer_id: int | None = None
-        self._logged: dict[int, int] = {}
-        self._in_force: tuple[float, str | None] = (0.0, None)
+        self._bases = []
+        self._rates = self._updates = self._counts = self._saved = self._trainer_id = None
+        self._logged = {}
+        self._in_force = (0.0, None)
 
     def _let_go(self, trainer: Trainer) -> None:
         if self._updates is not None:
@@ -223,6 +237,6 @@ def _refuse_second_writer(trainer: Trainer, pl_module: LightningModule) -> None:
         names = ", ".join(type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs)
         raise MisconfigurationException(
             f"Two writers of the learning rate: LRSchedule and {names}, returned by "
-            f"{type(pl_module).__name__}.configure_optimizers. Return only the optimizer, or remove LRSchedule "
-            "from the callbacks."
+            f"{type(pl_module).__name__}.configure_optimizers. Return only the optimizer (if the "
+            "module is not yours: LRSchedule(..., replace_schedulers=True)), or remove LRSchedule from the callbacks."
         )

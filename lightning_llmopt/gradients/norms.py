@@ -49,8 +49,8 @@ def tensor_norms(tensors: Sequence[Tensor]) -> Tensor:
     found = [torch.stack(_norms_of_alike([tensors[index] for index in group])).to(device, dtype) for group in groups]
     if len(groups) == 1:
         return found[0]
-    by_index = {index: norm for group, norms in zip(groups, found, strict=True) for index, norm in zip(group, norms)}
-    return torch.stack([by_index[index] for index in range(len(tensors))])
+    in_groups = dict(zip([index for group in groups for index in group], torch.cat(found), strict=True))
+    return torch.stack([in_groups[index] for index in range(len(tensors))])
 
 
 @torch.no_grad()

@@ -88,6 +88,4 @@ def _read_text(name: str, value: str) -> Duration:
 
 
 def _not_a_length(name: str, value: object) -> ValueError:
-    return ValueError(
-        f"{name} must be updates (2000, '2000 steps') or a part of the run (0.02, '2%'), got {value!r}."
-    )
+    return ValueError(f"{name} must be updates (2000, '2000 steps') or a part of the run (0.02, '2%'), got {value!r}.")

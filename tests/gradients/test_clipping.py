@@ -8,7 +8,9 @@ import torch
 from lightning_llmopt.gradients import clip_coefficient, scale_
 
 
-@pytest.mark.parametrize(("total", "max_norm"), [(4.0, 1.0), (0.5, 1.0), (1.0, 1.0), (0.0, 1.0), (1e-8, 1e-9), (3e30, 2.0)])
+@pytest.mark.parametrize(
+    ("total", "max_norm"), [(4.0, 1.0), (0.5, 1.0), (1.0, 1.0), (0.0, 1.0), (1e-8, 1e-9), (3e30, 2.0)]
+)
 def test_factor_is_the_one_torch_uses(total, max_norm):
     gradient = torch.tensor([total])
     parameter = torch.nn.Parameter(torch.zeros(1))

@@ -10,7 +10,9 @@ def exact(tensors):
     return torch.stack([torch.linalg.vector_norm(tensor.to(torch.complex128).reshape(-1)) for tensor in tensors])
 
 
-@pytest.mark.parametrize("sizes", [[1], [0, 5], [4096 * 4, 4096 * 4 + 1, 4096 * 5 + 7], [3, 1_000_003], [300_000, 2, 0]])
+@pytest.mark.parametrize(
+    "sizes", [[1], [0, 5], [4096 * 4, 4096 * 4 + 1, 4096 * 5 + 7], [3, 1_000_003], [300_000, 2, 0]]
+)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64])
 def test_norms_agree_with_fp64(sizes, dtype):
     torch.manual_seed(0)
@@ -35,14 +37,23 @@ def test_half_precision_sums_do_not_overflow():
 
 
 def test_mixed_dtypes_devices_and_layouts_stand_side_by_side():
-    sparse = torch.sparse_coo_tensor([[0, 0, 2]], [3.0, 1.0, 3.0], (4,), check_invariants=True)  # 4 at 0 once added up, 3 at 2
-    tensors = [torch.ones(4, dtype=torch.bfloat16), sparse, torch.full((9,), 2.0, dtype=torch.float64), torch.zeros(2, 0)]
+    sparse = torch.sparse_coo_tensor(
+        [[0, 0, 2]], [3.0, 1.0, 3.0], (4,), check_invariants=True
+    )  # 4 at 0 once added up, 3 at 2
+    tensors = [
+        torch.ones(4, dtype=torch.bfloat16),
+        sparse,
+        torch.full((9,), 2.0, dtype=torch.float64),
+        torch.zeros(2, 0),
+    ]
     assert tensor_norms(tensors).tolist() == [2.0, 5.0, 6.0, 0.0]
 
 
 def test_non_contiguous_tensors_count_every_number_once():
     tensor = torch.randn(300, 200)
-    torch.testing.assert_close(tensor_norms([tensor.t(), tensor[::2]]).double(), exact([tensor, tensor[::2]]).real, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        tensor_norms([tensor.t(), tensor[::2]]).double(), exact([tensor, tensor[::2]]).real, rtol=1e-6, atol=0
+    )
 
 
 def test_nothing_has_norm_zero():

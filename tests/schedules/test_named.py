@@ -21,7 +21,9 @@ every_recipe = pytest.mark.parametrize("spec", RECIPES.values(), ids=RECIPES.key
 @pytest.mark.parametrize("total_steps", [10, 101, 10**9, 2**63])
 def test_warms_up_once_and_never_rises_again(spec, total_steps):
     schedule = spec.resolve(total_steps=total_steps)
-    steps = sorted({*range(8), *(total_steps * share // 97 for share in range(97)), total_steps - 1, total_steps, 2**64})
+    steps = sorted(
+        {*range(8), *(total_steps * share // 97 for share in range(97)), total_steps - 1, total_steps, 2**64}
+    )
     after = [schedule(step) for step in steps if schedule.phase_at(step).name != "warmup"]
     assert after == sorted(after, reverse=True)
     assert 0 < schedule(0) <= 1

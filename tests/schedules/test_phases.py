@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from lightning_llmopt.schedules import SHAPES, Phase, Schedule
 
 multipliers = st.floats(0, 10, allow_subnormal=False)
-phases = st.builds(Phase, st.just("phase"), st.integers(0, 2**63), multipliers, multipliers, st.sampled_from(sorted(SHAPES)))
+phases = st.builds(
+    Phase, st.just("phase"), st.integers(0, 2**63), multipliers, multipliers, st.sampled_from(sorted(SHAPES))
+)
 
 
 def test_a_rise_wastes_no_update_and_ends_at_its_end():

@@ -41,7 +41,9 @@ def test_a_run_without_a_known_end_suits_a_constant_rate():
 @pytest.mark.parametrize("spec", [cosine(), wsd(decay=10), constant(warmup="1%")])
 def test_a_run_without_a_known_end_suits_nothing_else(spec):
     assert spec.needs_total_steps()
-    with pytest.raises(ValueError, match=f"{spec.recipe} needs total_steps, the length of the run in updates; got None"):
+    with pytest.raises(
+        ValueError, match=f"{spec.recipe} needs total_steps, the length of the run in updates; got None"
+    ):
         spec.resolve(total_steps=None)
 
 

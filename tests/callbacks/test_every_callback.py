@@ -1,0 +1,212 @@
+"""What every callback owes its user, held over all of them together and one by one."""
+
+import copy
+import pickle
+import warnings
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loggers import Logger
+from runs import Gan, MemoryLogger, Regression, Watch, loader, trainer
+
+from lightning_llmopt import callbacks
+from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
+from lightning_llmopt.schedules import wsd
+
+MAKE = {
+    "LRSchedule": lambda: LRSchedule(wsd(warmup=100, decay=100), total=1_000),
+    "GradientNormClip": lambda: GradientNormClip(1.0),
+    "GradientNormMonitor": lambda: GradientNormMonitor(),
+}
+every_callback = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
+
+
+def all_of_them():
+    return [make() for make in MAKE.values()]
+
+
+def test_none_is_forgotten_here():
+    assert MAKE.keys() == {name for name in vars(callbacks) if name[0].isupper()}
+
+
+@every_callback
+def test_pickles_and_copies_before_and_after_a_run(tmp_path, make):
+    callback = make()
+    for twin in (pickle.loads(pickle.dumps(callback)), copy.deepcopy(callback)):
+        trainer(tmp_path, twin, max_steps=2, log_every_n_steps=1).fit(Regression(), loader())
+        again = copy.deepcopy(twin)
+        pickle.loads(pickle.dumps(twin))
+        trainer(tmp_path, again, max_steps=2).fit(Regression(), loader())
+
+
+@every_callback
+def test_state_is_plain_and_loads_with_weights_only(tmp_path, make):
+    callback = make()
+    run = trainer(tmp_path, callback, max_steps=3)
+    run.fit(Regression(), loader())
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    saved = torch.load(tmp_path / "run.ckpt", weights_only=True)["callbacks"]
+    assert saved.get(callback.state_key, {}) == callback.state_dict()
+    assert make().state_key == callback.state_key
+    trainer(tmp_path, make(), max_steps=5).fit(Regression(), loader(), ckpt_path=tmp_path / "run.ckpt")
+
+
+MODES = {
+    "fast_dev_run": {"fast_dev_run": True},
+    "fast_dev_run_of_two": {"fast_dev_run": 2},
+    "barebones": {"barebones": True, "max_steps": 3, "logger": None, "enable_checkpointing": None,
+                  "enable_progress_bar": None, "enable_model_summary": None},
+    "no_logger": {"logger": False, "max_steps": 3},
+    "several_loggers": {"logger": [MemoryLogger(), MemoryLogger()], "max_steps": 3},
+    "limited": {"limit_train_batches": 2, "max_epochs": 2},
+    "nothing_to_do": {"max_steps": 0},
+    "no_batches": {"limit_train_batches": 0, "max_epochs": 1},
+    "short_last_window": {"accumulate_grad_batches": 3, "max_epochs": 2},
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*barebones:UserWarning", "ignore:.*max_steps=0:UserWarning")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("module", [Regression, Gan])
+def test_works_in_every_mode_of_the_trainer(tmp_path, mode, module):
+    if module is Gan and "accumulate_grad_batches" in MODES[mode]:
+        pytest.skip("Lightning refuses accumulate_grad_batches in manual optimization")
+    trainer(tmp_path, *all_of_them(), **MODES[mode]).fit(module(), loader())
+
+
+def test_fast_dev_run_plays_the_first_updates_of_a_schedule_that_does_not_fit(tmp_path):
+    watch = Watch()
+    run = trainer(tmp_path, LRSchedule(wsd(warmup=100, decay="20%")), watch, fast_dev_run=2)
+    run.fit(Regression(), loader())
+    assert watch.first == pytest.approx([0.1 * 1 / 100, 0.1 * 2 / 100])
+
+
+def test_validation_and_testing_alone_are_left_alone(tmp_path):
+    run = trainer(tmp_path, *all_of_them(), limit_val_batches=1, limit_test_batches=1)
+    run.validate(BoringModel(), verbose=False)
+    run.test(BoringModel(), verbose=False)
+
+
+def test_two_fits_in_a_row_go_on_with_the_count(tmp_path):
+    watch, schedule = Watch(), LRSchedule(wsd(warmup=4, decay=4), total=20)
+    run = trainer(tmp_path, schedule, GradientNormClip(1.0), GradientNormMonitor(), watch, max_epochs=1)
+    run.fit(Regression(), loader(8))
+    run.fit_loop.max_epochs = 2
+    run.fit(Regression(), loader(8))
+    planned = wsd(warmup=4, decay=4).resolve(total_steps=20)
+    assert watch.first == [0.1 * planned(step) for step in range(16)]
+
+
+def test_one_callback_serves_two_trainers_in_a_row(tmp_path):
+    together = all_of_them()
+    rates = []
+    for _ in range(2):
+        watch = Watch()
+        trainer(tmp_path, *together, watch, max_steps=5).fit(Regression(), loader())
+        rates.append(watch.first)
+    assert rates[0] == rates[1]
+
+
+def test_one_optimizer_object_in_two_fits_keeps_its_base_rate(tmp_path):
+    module = Regression()
+    optimizer = module.configure_optimizers()
+    module.configure_optimizers = lambda: optimizer
+    for _ in range(2):
+        watch = Watch()
+        trainer(tmp_path, LRSchedule(wsd(decay="50%")), watch, max_steps=5).fit(module, loader())
+        assert watch.first[0] == 0.1
+
+
+class Ties(Regression):
+    """Tied, frozen, empty and unused parameters beside the usual ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.tied, self.frozen = self.body, torch.nn.Linear(2, 2).requires_grad_(False)
+        self.empty, self.unused = torch.nn.Parameter(torch.zeros(0)), torch.nn.Parameter(torch.zeros(3))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_odd_parameters_are_no_trouble(tmp_path):
+    logger = MemoryLogger()
+    run = trainer(tmp_path, *all_of_them(), logger=logger, log_every_n_steps=1, max_steps=3)
+    run.fit(Ties(), loader())
+    assert all(0 < norm < 100 for norm in logger.points["grad_norm/total"].values())
+
+
+class Broken(Logger):
+    name, version = "broken", 0
+
+    def log_metrics(self, metrics, step=None):
+        raise OSError("disk full")
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+
+def test_a_failing_logger_is_warned_about_once_and_ends_nothing(tmp_path):
+    working = MemoryLogger()
+    run = trainer(tmp_path, *all_of_them(), logger=[Broken(), working], log_every_n_steps=1, max_steps=4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.fit(Regression(), loader())
+    assert run.global_step == 4
+    assert [str(warning.message) for warning in caught if "disk full" in str(warning.message)] == [
+        "Broken could not log ['lr/SGD/group0', 'lr/SGD/head']: disk full. Training goes on."
+    ]
+    assert len(working.points["grad_norm/total"]) == 4
+
+
+class Texts:
+    """Notes what the bar below it is asked to show."""
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        super().on_train_batch_end(trainer, pl_module, *args)
+        self.shown = [*getattr(self, "shown", []), self.get_metrics(trainer, pl_module)]
+
+
+class TqdmTexts(Texts, TQDMProgressBar):
+    pass
+
+
+class RichTexts(Texts, RichProgressBar):
+    pass
+
+
+@pytest.mark.parametrize("bar", [TqdmTexts, RichTexts])
+def test_the_bar_shows_rate_norm_and_phase_and_is_left_as_it_was(tmp_path, bar):
+    bar = bar()
+    logger = MemoryLogger()
+    run = trainer(
+        tmp_path, LRSchedule(wsd(warmup=2, decay=2)), GradientNormMonitor(), bar, enable_progress_bar=True,
+        max_steps=6, logger=logger, log_every_n_steps=2,
+    )  # fmt: skip
+    run.fit(Regression(), loader())
+    shown = [(texts["lr"], texts["phase"], texts.get("grad_norm")) for texts in bar.shown]
+    norms = [f"{norm:.3g}" for norm in logger.points["grad_norm/total"].values()]  # at updates 1, 3 and 5
+    assert [phase for _, phase, _ in shown] == ["warmup", "warmup", "stable", "stable", "decay", "decay"]
+    assert [rate for rate, _, _ in shown] == ["5.00e-02", "1.00e-01", "1.00e-01", "1.00e-01", "1.00e-01", "2.93e-02"]
+    assert [norm for _, _, norm in shown] == [None, norms[0], norms[0], norms[1], norms[1], norms[2]]
+    assert "get_metrics" not in vars(bar)
+
+
+def test_a_run_that_fails_leaves_nothing_behind(tmp_path):
+    class Fails(Regression):
+        def training_step(self, batch, batch_idx):
+            if batch_idx == 2:
+                raise RuntimeError("boom")
+            return super().training_step(batch, batch_idx)
+
+    bar = TqdmTexts()
+    module, run = Fails(), trainer(tmp_path, *all_of_them(), bar, enable_progress_bar=True, max_steps=5)
+    with pytest.raises(RuntimeError, match="boom"):
+        run.fit(module, loader())
+    optimizer = run.optimizers[0]
+    optimizer.param_groups[0]["lr"] = 3.0
+    optimizer.step()
+    assert optimizer.param_groups[0]["lr"] == 3.0
+    assert "get_metrics" not in vars(bar)

@@ -1,0 +1,147 @@
+"""The norms that are logged, against norms computed apart."""
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from ranks import on_ranks
+from runs import Gan, MemoryLogger, Norms, Regression, loader, trainer
+from torch.utils.data import DataLoader
+
+from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor
+
+TAGS = {"grad_norm/total", "grad_norm/clipped", "grad_norm/clip_coefficient"}
+
+
+@pytest.mark.parametrize("clip_first", [True, False])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_logs_the_raw_norm_the_clipped_norm_and_the_factor(tmp_path, clip_first, accumulate):
+    logger, norms = MemoryLogger(), Norms()
+    callbacks = [GradientNormClip(0.5), GradientNormMonitor()]
+    run = trainer(
+        tmp_path, norms, *(callbacks if clip_first else callbacks[::-1]), logger=logger, log_every_n_steps=1,
+        max_epochs=2, accumulate_grad_batches=accumulate,
+    )  # fmt: skip
+    run.fit(Regression(), loader())
+    assert logger.points.keys() == TAGS
+    assert list(logger.points["grad_norm/total"].values()) == pytest.approx(norms.first, rel=1e-6)
+    expected = [min(0.5, norm) for norm in norms.first]
+    assert list(logger.points["grad_norm/clipped"].values()) == pytest.approx(expected, rel=1e-5)
+    factors = [min(1.0, 0.5 / (norm + 1e-6)) for norm in norms.first]
+    assert list(logger.points["grad_norm/clip_coefficient"].values()) == pytest.approx(factors, rel=1e-6)
+
+
+def test_without_a_clipper_nothing_is_clipped(tmp_path):
+    logger = MemoryLogger()
+    run = trainer(tmp_path, GradientNormMonitor(), logger=logger, log_every_n_steps=1, max_steps=3)
+    run.fit(Regression(), loader())
+    assert logger.points["grad_norm/total"] == logger.points["grad_norm/clipped"]
+    assert set(logger.points["grad_norm/clip_coefficient"].values()) == {1.0}
+
+
+@pytest.mark.parametrize(("every", "steps"), [(None, {3, 7}), (2, {1, 3, 5, 7}), (100, set())])
+def test_logs_every_so_many_updates(tmp_path, every, steps):
+    logger = MemoryLogger()
+    run = trainer(tmp_path, GradientNormMonitor(every), logger=logger, log_every_n_steps=4, max_steps=9)
+    run.fit(Regression(), loader(9))
+    assert logger.points.get("grad_norm/total", {}).keys() == steps
+
+
+def test_two_optimizers_have_tags_of_their_own(tmp_path):
+    logger, norms = MemoryLogger(), []
+
+    class Note(Gan):
+        def on_before_optimizer_step(self, optimizer):
+            norms.append(torch.nn.utils.get_total_norm([p.grad for p in optimizer.param_groups[0]["params"]]).item())
+
+    run = trainer(tmp_path, GradientNormMonitor(), logger=logger, log_every_n_steps=1, max_epochs=1)
+    run.fit(Note(), loader(3))
+    assert logger.points.keys() == {f"{tag}/{name}" for tag in TAGS for name in ("Adam", "Adam-1")}
+    assert list(logger.points["grad_norm/total/Adam"].values()) == pytest.approx(norms[1::2], rel=1e-6)
+    assert list(logger.points["grad_norm/total/Adam-1"].values()) == pytest.approx(norms[::2], rel=1e-6)
+
+
+def test_a_gradient_changed_by_somebody_else_is_read_again(tmp_path):
+    class Doubles(Norms):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            for parameter in pl_module.parameters():
+                parameter.grad.mul_(2)
+
+    norms, clip = Norms(), GradientNormClip(0.5)
+    run = trainer(tmp_path, norms, GradientNormMonitor(), Doubles(), clip, logger=MemoryLogger(), max_steps=1)
+    module = Regression()
+    module.on_before_optimizer_step = lambda optimizer: norms.on_before_optimizer_step(run, module, optimizer)
+    run.fit(module, loader())
+    assert norms.first[1] == pytest.approx(0.5, rel=1e-5)
+
+
+def test_closures_that_look_several_times_are_read_several_times(tmp_path):
+    module, norms = Regression(), Norms()
+    module.configure_optimizers = lambda: torch.optim.LBFGS(module.parameters(), lr=0.1, max_iter=4)
+    clip, last = GradientNormClip(0.05), []
+    module.on_before_optimizer_step = lambda optimizer: last.append(
+        torch.nn.utils.get_total_norm([p.grad for p in module.parameters()]).item()
+    )
+    trainer(tmp_path, norms, clip, GradientNormMonitor(), max_steps=1).fit(module, loader())
+    assert len(last) > 1
+    assert last == pytest.approx([min(0.05, norm) for norm in norms.first], rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+def test_an_update_without_a_gradient_is_not_logged(tmp_path):
+    class Skips(Regression):
+        def training_step(self, batch, batch_idx):
+            return None if batch_idx == 1 else super().training_step(batch, batch_idx)
+
+    logger = MemoryLogger()
+    run = trainer(tmp_path, GradientNormMonitor(), logger=logger, log_every_n_steps=1, max_epochs=1)
+    run.fit(Skips(), loader(3))
+    assert logger.points["grad_norm/total"].keys() == {0, 2}
+
+
+def test_two_processes_log_once_and_the_same_number_as_one_process(tmp_path):
+    data = list(loader(4))
+
+    def fit(rank):
+        logger = MemoryLogger()
+        half = DataLoader([data[index] for index in range(rank, 4, 2)], batch_size=None)
+        run = trainer(
+            tmp_path, GradientNormClip(0.5), GradientNormMonitor(), logger=logger, log_every_n_steps=1, max_epochs=1,
+            devices=2, strategy="ddp", use_distributed_sampler=False,
+        )  # fmt: skip
+        run.fit(Regression(), half)
+        return logger.points
+
+    first, second = on_ranks(2, fit)
+    logger = MemoryLogger()
+    pairs = [(torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]])) for a, b in zip(data[::2], data[1::2], strict=True)]
+    run = trainer(
+        tmp_path, GradientNormClip(0.5), GradientNormMonitor(), logger=logger, log_every_n_steps=1, max_epochs=1
+    )
+    run.fit(Regression(), DataLoader(pairs, batch_size=None))
+    assert second == {}
+    assert first.keys() == logger.points.keys()
+    for tag, points in first.items():
+        assert points == pytest.approx(logger.points[tag], rel=1e-6)
+
+
+@pytest.mark.parametrize("make", [TensorBoardLogger, CSVLogger])
+def test_works_with_lightnings_loggers(tmp_path, make):
+    logger = make(tmp_path)
+    trainer(tmp_path, GradientNormMonitor(), logger=logger, log_every_n_steps=1, max_steps=2).fit(
+        Regression(), loader()
+    )
+    logger.finalize("success")
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert all(tag.encode() in written for tag in TAGS)
+
+
+def test_early_stopping_and_checkpoints_can_watch_the_norm(tmp_path):
+    run = trainer(tmp_path, GradientNormMonitor(), log_every_n_steps=1, max_steps=2)
+    run.fit(Regression(), loader())
+    assert run.callback_metrics.keys() >= TAGS
+
+
+@pytest.mark.parametrize("every", [0, -1, 2.0, True, "50"])
+def test_refuses_a_rhythm_that_is_none(every):
+    with pytest.raises(ValueError, match=f"every_n_steps must be a whole number of updates >= 1, got {every!r}"):
+        GradientNormMonitor(every)

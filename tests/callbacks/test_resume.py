@@ -1,0 +1,167 @@
+"""A run that stops and goes on, at every update and by a real SIGKILL, against one that never stopped."""
+
+import multiprocessing
+import signal
+import time
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from ranks import on_ranks
+from runs import Gan, Regression, Watch, loader, trainer, weights
+from torch.utils.data import DataLoader
+
+from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
+from lightning_llmopt.schedules import linear, wsd
+
+RECIPE = wsd(warmup=3, decay=4, shape="sqrt", floor=0.1)
+
+
+def fit(tmp_path, watch, module, ckpt_path=None, *extra, **settings):
+    run = trainer(tmp_path, LRSchedule(RECIPE), GradientNormClip(0.5), GradientNormMonitor(), watch, *extra, **settings)
+    run.fit(module, loader(6), ckpt_path=ckpt_path)
+    return run
+
+
+class SaveAt(Callback):
+    """Saves when ``batch`` batches are over, wherever that is in an accumulation window."""
+
+    def __init__(self, path, batch):
+        self.path, self.batch = path, batch
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.batch:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("stop", range(1, 12))
+def test_a_resumed_run_goes_on_at_the_same_rates(tmp_path, stop, optimizer):
+    whole, rest = Watch(), Watch()
+    module = Regression(optimizer)
+    fit(tmp_path, whole, module, None, SaveAt(tmp_path / "stop.ckpt", stop), max_epochs=2)
+    fit(tmp_path, rest, Regression(optimizer), tmp_path / "stop.ckpt", max_epochs=2)
+    assert len(whole.first) == 12
+    assert whole.rates[stop:] == rest.rates[: 12 - stop]
+
+
+@pytest.mark.parametrize("stop", range(1, 6))
+def test_a_stop_inside_an_accumulation_window_loses_no_update(tmp_path, stop):
+    whole, rest = Watch(), Watch()
+    settings = {"max_epochs": 4, "accumulate_grad_batches": 3}
+    fit(tmp_path, whole, Regression(), None, SaveAt(tmp_path / "stop.ckpt", stop), **settings)
+    fit(tmp_path, rest, Regression(), tmp_path / "stop.ckpt", **settings)
+    assert whole.rates[-len(rest.rates) :] == rest.rates
+    assert len(rest.rates) == 8 - stop // 3
+
+
+@pytest.mark.parametrize("stop", [2, 4])
+def test_two_optimizers_go_on_each_at_its_own_count(tmp_path, stop):
+    whole, rest = Watch(), Watch()
+    module = Gan(critic_steps=2)
+    run = trainer(tmp_path, LRSchedule(RECIPE, total=14), whole, SaveAt(tmp_path / "stop.ckpt", 6), max_epochs=2)
+    run.fit(module, loader(6))
+    run = trainer(tmp_path, LRSchedule(RECIPE, total=14), rest, max_epochs=2)
+    run.fit(Gan(critic_steps=2), loader(6), ckpt_path=tmp_path / "stop.ckpt")
+    assert rest.rates == whole.rates[18:]
+
+
+def test_a_checkpoint_from_before_the_callback_tells_the_count_of_one_optimizer(tmp_path):
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(Regression(), loader(6))
+    run.save_checkpoint(tmp_path / "plain.ckpt")
+    watch = Watch()
+    fit(tmp_path, watch, Regression(), tmp_path / "plain.ckpt", max_epochs=2)
+    schedule = RECIPE.resolve(total_steps=12)
+    assert watch.first == [0.1 * schedule(step) for step in range(6, 12)]
+
+
+def test_it_cannot_tell_the_counts_of_two(tmp_path):
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(Gan(), loader(6))
+    run.save_checkpoint(tmp_path / "plain.ckpt")
+    run = trainer(tmp_path, LRSchedule(linear()), max_epochs=2)
+    with pytest.raises(
+        MisconfigurationException, match="12 updates so far belong to which of 2 optimizers.*or start a new"
+    ):
+        run.fit(Gan(), loader(6), ckpt_path=tmp_path / "plain.ckpt")
+
+
+@pytest.mark.parametrize(("rates", "epochs"), [((0.2, 0.02), 2), ((0.1, 0.01), 3)])
+def test_a_changed_configuration_is_in_force_and_said(tmp_path, rates, epochs):
+    run = trainer(tmp_path, LRSchedule(linear()), SaveAt(tmp_path / "stop.ckpt", 6), max_epochs=2)
+    run.fit(Regression(), loader(6))
+    watch = Watch()
+    run = trainer(tmp_path, LRSchedule(linear()), watch, max_epochs=epochs)
+    with pytest.warns(UserWarning, match="lr/SGD") as warned:
+        run.fit(Regression(rates=rates), loader(6), ckpt_path=tmp_path / "stop.ckpt")
+    schedule = linear().resolve(total_steps=6 * epochs)
+    assert watch.first == [rates[0] * schedule(step) for step in range(6, 6 * epochs)]
+    said = [warning for warning in warned if "lr/SGD" in str(warning.message)]
+    for warning, group, old in zip(said, ("group0", "head"), (0.05, 0.005), strict=True):
+        new = old * rates[0] / 0.1 * schedule(6) / 0.5
+        expected = f"lr/SGD/{group} goes on at {new:.6g}, the checkpoint had {old:g} ({new / old - 1:+.1%}): base rate"
+        assert expected in str(warning.message)
+
+
+def test_extending_the_stable_phase_of_wsd_is_nothing_to_talk_about(tmp_path):
+    run = trainer(tmp_path, LRSchedule(wsd(decay="20%")), SaveAt(tmp_path / "stop.ckpt", 6), max_epochs=2)
+    run.fit(Regression(), loader(6))
+    watch = Watch()
+    run = trainer(tmp_path, LRSchedule(wsd(decay="20%")), watch, max_epochs=4)
+    run.fit(Regression(), loader(6), ckpt_path=tmp_path / "stop.ckpt")
+    schedule = wsd(decay="20%").resolve(total_steps=24)
+    assert watch.first == [0.1 * schedule(step) for step in range(6, 24)]
+
+
+def killable_run(rank, folder, batches, file):
+    """Trains with a checkpoint every update; its (update, rate, sum of weights) outlive the kill."""
+
+    class Slow(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            rate, total = optimizer.param_groups[0]["lr"].hex(), weights(pl_module).sum().item().hex()
+            with file.open("a") as lines:
+                lines.write(f"{trainer.global_step} {rate} {total}\n")
+            time.sleep(0.01)
+
+    saves = ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1)
+    newest = max(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, default=None)
+    run = trainer(
+        folder, LRSchedule(RECIPE), GradientNormClip(0.5), GradientNormMonitor(), Slow(), saves,
+        enable_checkpointing=True, max_epochs=1,
+    )  # fmt: skip
+    same = DataLoader(list(loader(1)) * batches, batch_size=None)  # a plain loader starts its epoch again on resume
+    run.fit(Regression(torch.optim.AdamW), same, ckpt_path=newest)
+
+
+def lines_of(file):
+    return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_after_a_real_sigkill_rates_and_weights_go_on_bit_for_bit(tmp_path):
+    batches, file, kills = 40, tmp_path / "killed.txt", 0
+    for folder in ("killed", "whole"):
+        (tmp_path / folder).mkdir()
+    for _ in range(20):
+        process = multiprocessing.get_context("fork").Process(
+            target=killable_run, args=(0, tmp_path / "killed", batches, file)
+        )
+        process.start()
+        before = len(lines_of(file))
+        while process.is_alive():
+            if len(lines_of(file)) >= before + 9:
+                process.kill()
+                kills += 1
+                break
+            time.sleep(0.002)
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        if process.exitcode == 0:
+            break
+    on_ranks(1, killable_run, tmp_path / "whole", batches, tmp_path / "whole.txt")
+    whole = lines_of(tmp_path / "whole.txt")
+    assert kills >= 3
+    assert len(whole) == batches
+    assert set(lines_of(file)) == set(whole)

@@ -1,0 +1,102 @@
+"""Nothing is copied to the host, but for one copy at a logging step: counted, not timed."""
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from runs import MemoryLogger, Regression, loader, trainer
+
+from benchmarks.opcount import CallCounter
+from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
+from lightning_llmopt.gradients import GradientReading, clip_coefficient, scale_, tensor_norms, total_norm
+from lightning_llmopt.schedules import wsd
+
+SIZES = [(64, 32), (32,), (3, 5000), (0,), ()]
+UPDATES, EVERY = 8, 4
+LOGGING = [(update + 1) % EVERY == 0 for update in range(UPDATES)]
+
+
+def meta_parameters():
+    """Parameters whose numbers do not exist: whoever wants to see one gets an error."""
+    parameters = [torch.nn.Parameter(torch.empty(size, device="meta")) for size in SIZES]
+    for parameter in parameters:
+        parameter.grad = torch.empty_like(parameter)
+    return parameters
+
+
+@pytest.mark.parametrize("look", [torch.Tensor.item, torch.Tensor.tolist, bool, float])
+def test_meta_tensors_refuse_to_be_looked_at(look):
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        look(torch.ones((), device="meta"))
+
+
+def test_norms_are_computed_without_a_host_read():
+    norms = tensor_norms([parameter.grad for parameter in meta_parameters()])
+    assert norms.device.type == total_norm(norms).device.type == "meta"
+
+
+def test_clip_coefficient_is_computed_without_a_host_read():
+    assert clip_coefficient(torch.ones((), device="meta"), max_norm=1.0).device.type == "meta"
+
+
+def test_scaling_needs_no_host_read():
+    scale_([parameter.grad for parameter in meta_parameters()], torch.ones((), device="meta"))
+
+
+def test_reading_and_clipping_need_no_host_read():
+    parameters = meta_parameters()
+    reading = GradientReading(parameters, loss_scale=torch.ones((), device="meta"))
+    assert reading.describes(parameters)
+    reading.clip_(parameters, max_norm=1.0)
+    assert reading.clipped.device.type == reading.coefficient.device.type == "meta"
+
+
+class ReadsPerBatch(Callback):
+    """Counts the host reads of each batch, from the end of one to the end of the next."""
+
+    def __init__(self):
+        self.reads = []
+        self._counter = CallCounter()
+
+    def on_train_start(self, trainer, pl_module):
+        self._counter.__enter__()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.reads.append(self._counter.host_reads - sum(self.reads))
+
+    def on_train_end(self, trainer, pl_module):
+        self._counter.__exit__()
+
+
+def reads_of_a_fit(tmp_path, *callbacks, every=EVERY):
+    """Host reads of each batch in a real fit."""
+    counter = ReadsPerBatch()
+    run = trainer(tmp_path, *callbacks, counter, max_steps=UPDATES, log_every_n_steps=every, logger=MemoryLogger())
+    run.fit(Regression(torch.optim.AdamW), loader(UPDATES))
+    return counter.reads
+
+
+def ours():
+    return LRSchedule(wsd(warmup=2, decay=2)), GradientNormClip(max_norm=0.01), GradientNormMonitor()
+
+
+def test_a_logging_step_reads_the_host_once_and_no_other_step_does(tmp_path):
+    without, with_ours = reads_of_a_fit(tmp_path), reads_of_a_fit(tmp_path, *ours())
+    added = [mine - other for mine, other in zip(with_ours, without, strict=True)]
+    assert added == [int(logs) for logs in LOGGING]
+
+
+def test_schedule_and_clip_never_read_the_host(tmp_path):
+    without, with_ours = reads_of_a_fit(tmp_path), reads_of_a_fit(tmp_path, *ours()[:2])
+    assert with_ours == without
+
+
+class Looks(Callback):
+    """What one must not do: a host read in every update."""
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        next(pl_module.parameters()).grad.norm().item()
+
+
+def test_the_count_sees_a_callback_that_reads_every_update(tmp_path):
+    without, with_look = reads_of_a_fit(tmp_path), reads_of_a_fit(tmp_path, Looks())
+    assert [mine - other for mine, other in zip(with_look, without, strict=True)] == [1] * UPDATES
