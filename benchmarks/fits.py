@@ -52,14 +52,15 @@ class TurnTaking(Callback):
 
     Args:
         steps: Steps of one turn.
-        device: On ``"cpu"`` a turn is timed in CPU seconds of the process, which other processes cannot stretch;
-            on ``"cuda"`` by the clock on the wall, waiting for the GPU at both ends.
+        device: On ``"cpu"`` with one thread a turn is timed in CPU seconds of the process, which other processes
+            cannot stretch; otherwise by the clock on the wall, on ``"cuda"`` waiting for the GPU at both ends.
     """
 
     def __init__(self, *, steps: int, device: str) -> None:
         self.steps = steps
         self._cuda = device == "cuda"
-        self._now = time.perf_counter if self._cuda else time.process_time
+        alone = device == "cpu" and torch.get_num_threads() == 1
+        self._now = time.process_time if alone else time.perf_counter
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
         self._start = self._seconds = 0.0
         self._error: BaseException | None = None

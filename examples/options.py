@@ -40,7 +40,7 @@ def read_options(description: str | None, *, least_heldout: int) -> tuple[Namesp
 def _parser(description: str | None) -> ArgumentParser:
     parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=_path, help="file or folder to train on (default: seven plays of Shakespeare)")
-    parser.add_argument("--updates", type=_whole_number(1), default=1200, help="length of the run (default: 1200)")
+    parser.add_argument("--updates", type=_whole_number(1), default=1000, help="length of the run (default: 1000)")
     parser.add_argument("--batch", type=_whole_number(1), default=16, help="crops in an update (default: 16)")
     parser.add_argument("--seed", type=_whole_number(0, 2**32 - 1), default=0, help="of weights and data (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the run (default: runs/demo)")

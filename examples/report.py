@@ -27,9 +27,9 @@ def show_table(console: Console, corpus: Corpus, *, model: float) -> None:
         "bytes, counted (unigram)": unigram(train, heldout),
         "uniform": UNIFORM,
     }
-    table = Table(title=f"Bits per byte on {len(heldout):,} held-out bytes (less is better)")
+    table = Table(title=f"How well {len(heldout):,} held-out bytes are predicted")
     table.add_column("predictor")
-    table.add_column("bits per byte", justify="right")
+    table.add_column("bits per byte (less is better)", justify="right")
     for name, bits in sorted(rows.items(), key=lambda row: row[1]):
         table.add_row(name, f"{bits:.3f}", style="bold green" if name == "GPT" else None)
     console.print(table)

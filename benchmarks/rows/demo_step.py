@@ -1,10 +1,10 @@
 """A whole training step, with our callbacks and without.
 
 Real Trainers with the same model, optimizer, data and logger (TensorBoard, every 50 steps) take turns in one process;
-they differ in their callbacks only. A turn is one step on CPU, timed in CPU seconds of the process, and 50 steps on a
-GPU, timed by the clock. *The same again* is a second Trainer without callbacks: how far it is from 1 is what this
-measurement cannot see. The second table has 146 tensors
-and next to no arithmetic: it shows in milliseconds what callbacks cost in themselves, and its ratios mean nothing.
+they differ in their callbacks only. A turn is one step on CPU, timed in CPU seconds of the process (with one thread),
+and 50 steps on a GPU, timed by the clock. *The same again* is a second Trainer without callbacks: how far it is from
+1 is what this measurement cannot see. The second table has 146 tensors and next to no arithmetic: it shows in
+milliseconds what callbacks cost in themselves, and its ratios mean nothing.
 """
 
 import random
@@ -67,9 +67,9 @@ class Contender:
 def run(settings: Settings) -> list[Table]:
     """The demo, and a model of nearly nothing."""
     cpu = settings.device == "cpu"
-    demo = _take_turns(DEMO, turns=settings.rounds(100 if cpu else 20, quick=8 if cpu else 3), settings=settings)
+    demo = _take_turns(DEMO, turns=settings.rounds(100 if cpu else 20, quick=4 if cpu else 3), settings=settings)
     bare = _take_turns(
-        BARELY_A_MODEL, turns=settings.rounds(500 if cpu else 20, quick=60 if cpu else 3), settings=settings
+        BARELY_A_MODEL, turns=settings.rounds(500 if cpu else 20, quick=50 if cpu else 3), settings=settings
     )
     return [
         Table("step of the demo", WITHOUT, demo, notes=[_added(demo, "")]),

@@ -16,8 +16,8 @@ def write(trainer: Trainer, metrics: Mapping[str, float]) -> None:
     They also appear in ``trainer.callback_metrics``, where ModelCheckpoint and EarlyStopping look. A
     logger that fails is warned about once and never ends the run.
     """
-    device = trainer.strategy.root_device
-    trainer.callback_metrics.update({key: torch.tensor(value, device=device) for key, value in metrics.items()})
+    values = torch.tensor(list(metrics.values())).to(trainer.strategy.root_device, non_blocking=True)
+    trainer.callback_metrics.update(zip(metrics, values.unbind(), strict=True))
     if not trainer.is_global_zero:
         return
     for logger in trainer.loggers:

@@ -41,4 +41,8 @@ def may_step(optimizer: Optimizer) -> bool:
     False if no parameter has a gradient, as after a ``training_step`` that returned None. An empty
     parameter counts as one that might: its gradient can live on another rank.
     """
-    return any(parameter.grad is not None or parameter.numel() == 0 for parameter in parameters_of(optimizer))
+    return any(
+        parameter.grad is not None or parameter.numel() == 0
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    )

@@ -34,6 +34,7 @@ class ScheduledRates:
         for optimizer, known in zip(optimizers, bases, strict=True):
             for group, base in zip(optimizer.param_groups, known, strict=False):
                 group["initial_lr"] = base  # a restored group brings the base rate of the old configuration
+        self._written = [_Written(optimizer) for optimizer in optimizers]
         for index in range(len(optimizers)):
             self.write(index)
 
@@ -46,17 +47,21 @@ class ScheduledRates:
         multiplier = self.curve(self.counts[index])
         if not (math.isfinite(multiplier) and multiplier >= 0):
             raise ValueError(f"schedule({self.counts[index]}) must be a finite number >= 0, got {multiplier!r}.")
-        for group in self.optimizers[index].param_groups:
-            rate = group.setdefault("initial_lr", float(group["lr"])) * multiplier
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)  # capturable and compiled steps hold on to the tensor
-            else:
-                group["lr"] = rate
+        if not self._written[index].is_current():
+            self._written[index] = _Written(self.optimizers[index])
+        for group, base in self._written[index].floats:
+            group["lr"] = base * multiplier
+        for rate, base in self._written[index].tensors:
+            rate.fill_(base * multiplier)
 
     def adopt_new_groups(self, index: int) -> None:
         """Bring groups that were added since the last write under the schedule; their rate so far is their base."""
-        if any("initial_lr" not in group for group in self.optimizers[index].param_groups):
+        if not self._written[index].is_current():
             self.write(index)
+
+    def first_rate(self) -> float:
+        """The rate in force of the first group of all."""
+        return float(self.optimizers[0].param_groups[0]["lr"])
 
     def rates(self, index: int) -> list[float]:
         """The rates in force, one a group."""
@@ -72,6 +77,29 @@ class ScheduledRates:
             for group, (old, new) in enumerate(zip(before, self.rates(index), strict=False)):
                 if old != new:
                     yield index, group, old, new
+
+
+class _Written:
+    """Where the rates of one optimizer go, looked up once: one factor an update is all that changes."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.groups = optimizer.param_groups
+        self.length = len(self.groups)
+        self.first = self.groups[0]
+        self.floats: list[tuple[dict[str, Any], float]] = []
+        self.tensors: list[tuple[Tensor, float]] = []  # capturable and compiled steps hold on to the tensor
+        for group in self.groups:
+            base = group.setdefault("initial_lr", float(group["lr"]))
+            if isinstance(group["lr"], Tensor):
+                self.tensors.append((group["lr"], base))
+            else:
+                self.floats.append((group, base))
+
+    def is_current(self) -> bool:
+        """False once a group was added or ``load_state_dict`` put other groups in place."""
+        groups = self.optimizer.param_groups
+        return groups is self.groups and len(groups) == self.length and groups[0] is self.first
 
 
 def check_curve(schedule: Any) -> None:

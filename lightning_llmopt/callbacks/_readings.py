@@ -1,4 +1,8 @@
-"""One reading of the gradients per update, shared by all of our callbacks on one Trainer."""
+"""One reading of the gradients per update, shared by all of our callbacks on one Trainer.
+
+Sharing is safe because nobody else runs between those who share: each of them moves behind all other
+callbacks at fit start (``run_last``).
+"""
 
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -7,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .._lightning import Callback, Trainer, loss_scaler
+from .._lightning import Callback, Checkpoint, Trainer, loss_scaler
 from ..gradients import GradientReading
 from ._optimizers import index_of, parameters_of
 
@@ -27,20 +31,14 @@ _READINGS: "WeakKeyDictionary[Trainer, dict[int, _Shared]]" = WeakKeyDictionary(
 def reading_for(trainer: Trainer, optimizer: Optimizer, asker: Callback) -> GradientReading:
     """The norms of the gradients that ``optimizer`` is about to apply, read at most once an update.
 
-    Call it once in ``on_before_optimizer_step``. The gradients are read again only if somebody else
-    changed them since, or if ``asker`` has had this reading already (a closure that runs several
-    times in one step, as in LBFGS).
+    Call it once in ``on_before_optimizer_step``. The gradients are read again in one update only if
+    ``asker`` has had this reading already: a closure that runs several times in a step, as in LBFGS.
     """
     shared = _READINGS.setdefault(trainer, {})
-    index, parameters = index_of(trainer, optimizer), parameters_of(optimizer)
+    index = index_of(trainer, optimizer)
     entry = shared.get(index)
-    stale = (
-        entry is None
-        or entry.update != trainer.global_step
-        or id(asker) in entry.askers
-        or not entry.reading.describes(parameters)
-    )
-    if entry is None or stale:
+    if entry is None or entry.update != trainer.global_step or id(asker) in entry.askers:
+        parameters = parameters_of(optimizer)
         reading = GradientReading(parameters, loss_scale=_loss_scale(trainer, optimizer, parameters))
         entry = shared[index] = _Shared(reading, trainer.global_step)
     entry.askers.add(id(asker))
@@ -53,3 +51,14 @@ def _loss_scale(trainer: Trainer, optimizer: Optimizer, parameters: list[Tensor]
     if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
         return None
     return scaler.scale(parameters[0].new_ones((), dtype=torch.float32))  # stays on the device, unlike get_scale()
+
+
+def run_last(trainer: Trainer, callback: Callback) -> None:
+    """Move ``callback`` behind all others but the checkpoint callbacks, which Lightning keeps at the end.
+
+    Whoever looks at gradients then sees them raw, and whoever changes them has done so.
+    """
+    others = [other for other in trainer.callbacks if other is not callback]  # type: ignore[attr-defined]
+    checkpoints = [other for other in others if isinstance(other, Checkpoint)]
+    before = [other for other in others if not isinstance(other, Checkpoint)]
+    trainer.callbacks = [*before, callback, *checkpoints]  # type: ignore[attr-defined]

@@ -5,7 +5,6 @@ from typing_extensions import override
 
 from .._lightning import (
     Callback,
-    Checkpoint,
     LightningModule,
     MisconfigurationException,
     Trainer,
@@ -14,7 +13,7 @@ from .._lightning import (
 )
 from ..gradients import check_max_norm
 from ._optimizers import parameters_of
-from ._readings import reading_for
+from ._readings import reading_for, run_last
 from ._strategy import refuse_sharded_gradients
 
 
@@ -57,7 +56,7 @@ class GradientNormClip(Callback):
                 f"{type(pl_module).__name__}.configure_gradient_clipping runs after GradientNormClip and sees "
                 "clipped gradients. Remove one of the two."
             )
-        trainer.callbacks = _moved_behind_others(trainer.callbacks, self)  # type: ignore[attr-defined]
+        run_last(trainer, self)
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -72,10 +71,3 @@ def _refuse_second_clipper(trainer: Trainer) -> None:
             f"Two clippers: GradientNormClip and Trainer(gradient_clip_val={trainer.gradient_clip_val!r}). "
             "Remove gradient_clip_val, or remove GradientNormClip from the callbacks."
         )
-
-
-def _moved_behind_others(callbacks: list[Callback], clipper: Callback) -> list[Callback]:
-    """A new list with ``clipper`` last of all but the checkpoint callbacks, which Lightning keeps at the end."""
-    others = [callback for callback in callbacks if callback is not clipper]
-    checkpoints = [callback for callback in others if isinstance(callback, Checkpoint)]
-    return [callback for callback in others if callback not in checkpoints] + [clipper] + checkpoints

@@ -11,16 +11,16 @@ from ..gradients import GradientReading
 from ._bar import hide, show
 from ._log import write
 from ._optimizers import index_of, optimizer_names
-from ._readings import reading_for
+from ._readings import reading_for, run_last
 from ._strategy import refuse_sharded_gradients
 
 
 class GradientNormMonitor(Callback):
     """Log the norm of the gradient, before and after clipping.
 
-    The norm is that of all gradients of the optimizer that steps, after fp16 unscaling and before any
-    clipping, read once and shared with ``GradientNormClip``. Values stay on the device until a logging
-    step copies all of them at once. Needs no logger.
+    The norm is that of all gradients of the optimizer that steps, after fp16 unscaling, after every other
+    callback and before our clipping, read once and shared with ``GradientNormClip``. Values stay on the
+    device until a logging step copies all of them at once. Needs no logger.
 
     Logged at each logging step, on the x axis of ``self.log``:
 
@@ -51,20 +51,23 @@ class GradientNormMonitor(Callback):
             raise ValueError(f"every_n_steps must be a whole number of updates >= 1, got {every_n_steps!r}.")
         self.every_n_steps = every_n_steps
         self._readings: dict[int, GradientReading] = {}
-        self._last_total: float | None = None
+        self._names: list[str] = []
+        self._due: dict[str, float] = {}
+        self._last: dict[str, float] = {}
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse strategies whose gradients this version cannot measure."""
+        """Refuse strategies whose gradients this version cannot measure, and move behind those who change them."""
         if stage == "fit":
             refuse_sharded_gradients(trainer, "GradientNormMonitor")
+            run_last(trainer, self)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the field to the progress bar."""
         self._readings.clear()
-        self._last_total = None
-        show(trainer, "grad_norm", lambda: None if self._last_total is None else f"{self._last_total:.3g}")
+        self._names, self._due, self._last = optimizer_names(trainer), {}, {}
+        show(trainer, "grad_norm", self._shown)
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -76,13 +79,11 @@ class GradientNormMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Copy the readings of this update to the host, all at once, and log them."""
-        measured = {index: reading for index, reading in self._readings.items() if len(reading.norms)}
-        self._readings.clear()
-        if measured:
-            metrics = _metrics(measured, optimizer_names(trainer))
-            self._last_total = next(iter(metrics.values()))
-            write(trainer, metrics)
+        """Log what this update's readings say."""
+        self._copy_to_host()
+        if self._due:
+            write(trainer, self._due)
+        self._due = {}
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -93,6 +94,18 @@ class GradientNormMonitor(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the progress bar as it was."""
         hide(trainer, "grad_norm")
+
+    def _copy_to_host(self) -> None:
+        """Turn the readings of this update into numbers, all at once; a bar that is drawn first has done so."""
+        measured = {index: reading for index, reading in self._readings.items() if len(reading.norms)}
+        self._readings.clear()
+        if measured:
+            self._last = self._due = _metrics(measured, self._names)
+
+    def _shown(self) -> str | None:
+        """The norm in the progress bar: the last one that was, or is about to be, logged."""
+        self._copy_to_host()
+        return f"{next(iter(self._last.values())):.3g}" if self._last else None
 
 
 def _metrics(readings: dict[int, GradientReading], names: list[str]) -> dict[str, float]:

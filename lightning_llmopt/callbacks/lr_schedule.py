@@ -196,7 +196,7 @@ class LRSchedule(Callback):
     def _note(self, index: int) -> None:
         """Remember what the first optimizer's coming update runs at, for the progress bar."""
         if index == 0 and self._rates is not None and self._rates.optimizers:
-            self._in_force = self._rates.rates(0)[0], self._rates.phase(0)
+            self._in_force = self._rates.first_rate(), self._rates.phase(0)
 
     def _applied_so_far(self, trainer: Trainer) -> list[int]:
         """Applied updates of each optimizer: saved, kept from the last fit, or told by the Trainer."""

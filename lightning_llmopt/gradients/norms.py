@@ -19,7 +19,7 @@ def gradients_of(parameters: Iterable[Tensor]) -> list[Tensor]:
         The ``grad`` of each, as it is (sparse stays sparse), in the order of first mention.
     """
     distinct = dict.fromkeys(parameters)
-    return [parameter.grad for parameter in distinct if parameter.grad is not None]
+    return [gradient for parameter in distinct if (gradient := parameter.grad) is not None]
 
 
 @torch.no_grad()

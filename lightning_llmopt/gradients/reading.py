@@ -12,8 +12,7 @@ from .norms import gradients_of, tensor_norms, total_norm
 class GradientReading:
     """The norms of one update's gradients as they were before anyone clipped them.
 
-    The gradients are read once, here. Nothing is copied to the host, and no gradient is kept alive:
-    the reading remembers only which tensors it saw and in which version.
+    The gradients are read once, here. Nothing is copied to the host, and no gradient is kept alive.
 
     Args:
         parameters: The parameters of the update; those without a gradient are left out and those listed
@@ -27,19 +26,15 @@ class GradientReading:
     """
 
     def __init__(self, parameters: Iterable[Tensor], *, loss_scale: Tensor | None = None) -> None:
-        gradients = gradients_of(parameters)
-        norms = tensor_norms(gradients)
+        norms = tensor_norms(gradients_of(parameters))
         self.norms = norms if loss_scale is None else norms / loss_scale.to(norms.device)
         self.total = total_norm(self.norms)
         self.coefficient = torch.ones_like(self.total)
-        self._seen = _fingerprint(gradients)
-
-    def describes(self, parameters: Iterable[Tensor]) -> bool:
-        """Whether the gradients are still those that were read, apart from our own clipping."""
-        return self._seen == _fingerprint(gradients_of(parameters))
 
     def clip_(self, parameters: Iterable[Tensor], *, max_norm: float) -> None:
         """Shrink the gradients in place so that their norm is at most ``max_norm``.
+
+        Nobody else may have changed them since the reading.
 
         Args:
             parameters: The same parameters again; their ``grad`` is changed in place.
@@ -48,18 +43,11 @@ class GradientReading:
         Raises:
             ValueError: If ``max_norm`` is not a finite number > 0.
         """
-        gradients = gradients_of(parameters)
         factor = clip_coefficient(self.clipped, max_norm=max_norm)
-        scale_(gradients, factor)
+        scale_(gradients_of(parameters), factor)
         self.coefficient = self.coefficient * factor
-        self._seen = _fingerprint(gradients)
 
     @property
     def clipped(self) -> Tensor:
         """Total norm after clipping, shape ``()``."""
         return self.total * self.coefficient
-
-
-def _fingerprint(gradients: list[Tensor]) -> tuple[tuple[int, int], ...]:
-    """Which tensors, and how often each was written in place since it was made."""
-    return tuple((id(gradient), gradient._version) for gradient in gradients)

@@ -48,13 +48,14 @@ class Phase:
 
     def __call__(self, step: int) -> float:
         """Multiplier of update ``step`` of this phase, 0 <= step < steps."""
-        if self.start == self.end:
-            return self.end
-
-        over = step + 1 if self.end > self.start else step
+        rising = self.end > self.start
+        over = step + 1 if rising else step
         gone, to_go = SHAPES[self.shape](over / self.steps, (self.steps - over) / self.steps)
-        low, high = sorted((self.start, self.end))
-        return min(max(self.start * to_go + self.end * gone, low), high)  # rounding may leave the range by 1 ulp
+        if gone == 0 or to_go == 0:  # exactly, whatever the rounding of the sum below
+            return self.start if gone == 0 else self.end
+        # The low end plus a share of the way up: no cancellation, and as monotone as the share.
+        value = self.start + (self.end - self.start) * gone if rising else self.end + (self.start - self.end) * to_go
+        return min(value, max(self.start, self.end))
 
 
 @dataclass(frozen=True, init=False, repr=False)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from ranks import on_ranks
-from runs import Gan, MemoryLogger, Norms, Regression, loader, trainer
+from runs import Gan, MemoryLogger, Norms, Regression, loader, trainer, weights
 from torch.utils.data import DataLoader
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor
@@ -60,18 +60,28 @@ def test_two_optimizers_have_tags_of_their_own(tmp_path):
     assert list(logger.points["grad_norm/total/Adam-1"].values()) == pytest.approx(norms[::2], rel=1e-6)
 
 
-def test_a_gradient_changed_by_somebody_else_is_read_again(tmp_path):
+@pytest.mark.parametrize("change", ["in_place", "untraced", "replaced"])
+def test_what_another_callback_does_to_the_gradient_is_seen_by_both(tmp_path, change):
     class Doubles(Norms):
         def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            super().on_before_optimizer_step(trainer, pl_module, optimizer)
             for parameter in pl_module.parameters():
-                parameter.grad.mul_(2)
+                if change == "in_place":
+                    parameter.grad.mul_(2)
+                elif change == "untraced":
+                    parameter.grad.data.mul_(2)
+                else:
+                    parameter.grad = parameter.grad * 2
 
-    norms, clip = Norms(), GradientNormClip(0.5)
-    run = trainer(tmp_path, norms, GradientNormMonitor(), Doubles(), clip, logger=MemoryLogger(), max_steps=1)
+    final, doubles, logger = Norms(), Doubles(), MemoryLogger()
+    run = trainer(
+        tmp_path, GradientNormMonitor(), GradientNormClip(0.5), doubles, logger=logger, log_every_n_steps=1, max_steps=1
+    )
     module = Regression()
-    module.on_before_optimizer_step = lambda optimizer: norms.on_before_optimizer_step(run, module, optimizer)
+    module.on_before_optimizer_step = lambda optimizer: final.on_before_optimizer_step(run, module, optimizer)
     run.fit(module, loader())
-    assert norms.first[1] == pytest.approx(0.5, rel=1e-5)
+    assert final.first == pytest.approx([0.5], rel=1e-5)
+    assert logger.points["grad_norm/total"][0] == pytest.approx(2 * doubles.first[0], rel=1e-6)
 
 
 def test_closures_that_look_several_times_are_read_several_times(tmp_path):
@@ -81,9 +91,46 @@ def test_closures_that_look_several_times_are_read_several_times(tmp_path):
     module.on_before_optimizer_step = lambda optimizer: last.append(
         torch.nn.utils.get_total_norm([p.grad for p in module.parameters()]).item()
     )
-    trainer(tmp_path, norms, clip, GradientNormMonitor(), max_steps=1).fit(module, loader())
+    trainer(tmp_path, norms, clip, GradientNormMonitor(1), max_steps=1).fit(module, loader())
     assert len(last) > 1
     assert last == pytest.approx([min(0.05, norm) for norm in norms.first], rel=1e-4)
+
+
+class InPlace(Regression):
+    """Gradients that change without a trace: the same tensors, no new version, as when memory is used again."""
+
+    def __init__(self, optimizer=torch.optim.SGD):
+        super().__init__()
+        self.automatic_optimization, self.optimizer, self.evaluations = False, optimizer, 0
+
+    def training_step(self, batch, batch_idx):
+        def closure():
+            self.evaluations += 1
+            for parameter in self.parameters():
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad.data.fill_(self.evaluations)
+            return torch.zeros(())
+
+        self.optimizers().step(closure)
+
+    def configure_optimizers(self):
+        return self.optimizer(self.parameters(), lr=0.01)
+
+
+def test_a_reading_is_not_carried_into_the_next_update(tmp_path):
+    logger, clip, module = MemoryLogger(), GradientNormClip(1e9), InPlace()
+    trainer(tmp_path, GradientNormMonitor(2), clip, logger=logger, max_epochs=1).fit(module, loader(4))
+    root = weights(module).numel() ** 0.5
+    assert logger.points["grad_norm/total"] == pytest.approx({1: 2 * root, 3: 4 * root}, rel=1e-6)
+
+
+def test_a_reading_is_not_carried_into_the_next_evaluation_of_a_closure(tmp_path):
+    logger, clip = MemoryLogger(), GradientNormClip(1e9)
+    module = InPlace(lambda parameters, lr: torch.optim.LBFGS(parameters, lr=lr, max_iter=4))
+    trainer(tmp_path, GradientNormMonitor(1), clip, logger=logger, max_epochs=1).fit(module, loader(1))
+    assert module.evaluations > 1
+    expected = module.evaluations * weights(module).numel() ** 0.5
+    assert logger.points["grad_norm/total"][0] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")

@@ -7,9 +7,11 @@ import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningRateFinder, LearningRateMonitor
 from lightning.pytorch.demos.boring_classes import ManualOptimBoringModel
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from ranks import on_ranks
 from runs import BASE_RATE, Gan, MemoryLogger, Regression, Watch, loader, trainer
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_llmopt.callbacks import LRSchedule
@@ -171,6 +173,18 @@ def test_a_group_added_during_the_run_joins_at_its_own_rate(tmp_path):
     watch = Watch()
     trainer(tmp_path, LRSchedule(linear()), watch, max_epochs=1).fit(Grows(), loader(8))
     assert [rates[2] for rates in watch.rates[3:]] == pytest.approx([5.0 * (1 - step / 8) for step in range(3, 8)])
+
+
+def test_groups_that_load_state_dict_put_in_place_are_written_too(tmp_path):
+    class Reloads(Regression):
+        def on_train_batch_start(self, batch, batch_idx):
+            if batch_idx == 3:
+                optimizer = self.trainer.optimizers[0]
+                optimizer.load_state_dict(optimizer.state_dict())
+
+    watch = Watch()
+    trainer(tmp_path, LRSchedule(RECIPE), watch, max_epochs=1).fit(Reloads(), loader(8))
+    assert watch.first == planned(8)
 
 
 def test_an_optimizer_that_torch_cannot_hook_is_counted_too(tmp_path):
@@ -340,3 +354,25 @@ def test_refuses_what_is_no_schedule(schedule):
 def test_refuses_a_total_that_is_no_number_of_updates(total):
     with pytest.raises(ValueError, match="total must be"):
         LRSchedule(RECIPE, total=total)
+
+
+def test_rates_follow_the_plan_where_parameters_are_sharded(tmp_path):
+    """FSDP2 on two real processes: rates do not depend on what a rank holds."""
+
+    class Sharded(Regression):
+        def configure_model(self):
+            mesh = self.device_mesh["data_parallel"]
+            fully_shard(self.body, mesh=mesh)
+            fully_shard(self.head, mesh=mesh)
+            fully_shard(self, mesh=mesh)
+
+    def fit(rank):
+        watch = Watch()
+        strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, process_group_backend="gloo")
+        run = trainer(tmp_path, LRSchedule(RECIPE), watch, max_steps=10, devices=2, strategy=strategy)
+        run.fit(Sharded(), loader(20))
+        return watch.rates
+
+    first, second = on_ranks(2, fit)
+    assert first == second
+    assert [rate for rate, _ in first] == planned(10)

@@ -1,0 +1,12 @@
+"""Sphinx settings: pages in MyST, reference from the docstrings, no network."""
+
+project = "lightning-llmopt"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+myst_heading_anchors = 3
+suppress_warnings = [
+    "myst.xref_missing"
+]  # links to files of the repository that are no pages; tests/test_pages.py checks them
