@@ -13,6 +13,7 @@ from gpt import IGNORED, Batch
 SHAKESPEARE = Path(__file__).parent / "data" / "shakespeare"
 UNREADABLE = (OSError, EOFError, zlib.error)  # what a broken or forbidden file raises, packed or not
 
+
 @dataclass(frozen=True)
 class Corpus:
     """A text in two parts.
@@ -120,7 +121,8 @@ class RandomCrops:
 
     def crops(self, update: int) -> Batch:
         """Bytes and the byte that follows each, both of shape ``(batch, context)``."""
-        places = np.random.default_rng((self.seed, update)).integers(len(self.text) - len(self.span) + 1, size=self.batch)
+        draw = np.random.default_rng((self.seed, update))
+        places = draw.integers(len(self.text) - len(self.span) + 1, size=self.batch)
         crops = self.text[torch.from_numpy(places)[:, None] + self.span].long()
         return crops[:, :-1], crops[:, 1:]
 
@@ -153,7 +155,7 @@ class ScoredWindows:
         targets = torch.stack([text[end : end + context] for end in ends])
         targets[:, :half] = IGNORED
         targets[-1, : context - (total - half * (len(ends) - 1))] = IGNORED  # the last one may have less that is new
-        self.batches = list(zip(inputs.split(batch), targets.split(batch), strict=True))
+        self.batches = list(zip(torch.split(inputs, batch), torch.split(targets, batch), strict=True))
 
     def __len__(self) -> int:
         """Number of batches."""

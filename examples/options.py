@@ -8,7 +8,9 @@ from typing import Any
 from corpus import Corpus, read_corpus
 from run_folder import RunFolder
 
-KEPT = ("text", "updates", "batch", "seed")  # these make the run what it is, and are kept when it goes on
+from lightning_llmopt.strategies import bf16_is_fast
+
+KEPT = ("text", "updates", "batch", "seed", "precision")  # these make the run what it is, and are kept when it goes on
 
 
 def read_options(description: str | None, *, least_heldout: int) -> tuple[Namespace, Corpus, RunFolder]:
@@ -31,6 +33,7 @@ def read_options(description: str | None, *, least_heldout: int) -> tuple[Namesp
             options = parser.parse_args()
             _refuse_changes(before, options, folder)
         corpus = read_corpus(options.text and Path(options.text), least_heldout=least_heldout)
+        options.precision = options.precision or ("bf16" if bf16_is_fast() else "fp32")
         folder.open({name: getattr(options, name) for name in KEPT}, resume=options.resume)
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -43,6 +46,7 @@ def _parser(description: str | None) -> ArgumentParser:
     parser.add_argument("--updates", type=_whole_number(1), default=1000, help="length of the run (default: 1000)")
     parser.add_argument("--batch", type=_whole_number(1), default=16, help="crops in an update (default: 16)")
     parser.add_argument("--seed", type=_whole_number(0, 2**32 - 1), default=0, help="of weights and data (default: 0)")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), help="default: bf16 where it is faster, by trying")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the run (default: runs/demo)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     return parser

@@ -54,7 +54,8 @@ def draw_schedule(schedule: Schedule, *, peak_rate: float, applied: dict[int, fl
     begin = 0
     for phase in schedule.phases:
         end = begin + phase.steps
-        axes.axvspan(begin - 0.5, end - 0.5, color=SHADES.get(phase.name, "tab:gray"), alpha=0.15, lw=0, label=phase.name)
+        shade = SHADES.get(phase.name, "tab:gray")
+        axes.axvspan(begin - 0.5, end - 0.5, color=shade, alpha=0.15, lw=0, label=phase.name)
         begin = end
     updates = range(schedule.total_steps)
     axes.plot(updates, [peak_rate * schedule(update) for update in updates], color="black", lw=1.2, label="planned")

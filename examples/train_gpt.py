@@ -26,9 +26,13 @@ from run_folder import RunFolder
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
 from lightning_llmopt.schedules import wsd
-from lightning_llmopt.strategies import bf16_is_fast, preset
+from lightning_llmopt.strategies import preset
 
 SCHEDULE = wsd(warmup="2%", decay="20%", shape="sqrt")
+PRECISIONS = {
+    "bf16": "bf16, matrix products in bfloat16 and the weights in single precision",
+    "fp32": "fp32, everything in single precision",
+}
 INTERRUPTED = 130  # exit status of a program that Ctrl-C ended, by the shells' convention
 
 
@@ -39,9 +43,8 @@ def main() -> int:
     console = Console()
     seed_everything(options.seed, verbose=False)
     model = GPT()
-    precision = "bf16" if bf16_is_fast() else "fp32"
-    introduce(console, corpus, model, precision)
-    trainer = build_trainer(options, folder, precision=precision)
+    introduce(console, corpus, model, options.precision)
+    trainer = build_trainer(options, folder)
     windows = ScoredWindows(corpus, context=GPT.CONTEXT)
     crops = RandomCrops(
         corpus.train, context=GPT.CONTEXT, batch=options.batch, updates=options.updates, seed=options.seed
@@ -53,7 +56,9 @@ def main() -> int:
         console.print(f"Trained to update {trainer.global_step} in {time.perf_counter() - start:.0f} s. Measuring ...")
         report(console, trainer, model, corpus, windows)
     except KeyboardInterrupt:
-        console.print(f"Stopped after update {trainer.global_step}. To go on:\n  {resume_command(folder)}", soft_wrap=True)
+        console.print(
+            f"Stopped after update {trainer.global_step}. To go on:", resume_command(folder), sep="\n  ", soft_wrap=True
+        )
         return INTERRUPTED
     draw_schedule(
         SCHEDULE.resolve(total_steps=options.updates),
@@ -65,7 +70,7 @@ def main() -> int:
     return 0
 
 
-def build_trainer(options: Namespace, folder: RunFolder, *, precision: str) -> Trainer:
+def build_trainer(options: Namespace, folder: RunFolder) -> Trainer:
     """Everything around the model: schedule, clipping, gradient norms, precision, checkpoints."""
     return Trainer(
         max_steps=options.updates,
@@ -83,7 +88,7 @@ def build_trainer(options: Namespace, folder: RunFolder, *, precision: str) -> T
                 enable_version_counter=False,  # one file, always the newest
             ),
         ],
-        **preset(precision),
+        **preset(options.precision),
         logger=TensorBoardLogger(
             folder.root,
             name=folder.tensorboard.name,
@@ -127,11 +132,10 @@ def report(console: Console, trainer: Trainer, model: GPT, corpus: Corpus, windo
 def introduce(console: Console, corpus: Corpus, model: GPT, precision: str) -> None:
     """Say what is about to run."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    reason = "matrix products are faster in bfloat16 here" if precision == "bf16" else "bfloat16 is not faster here"
     console.print(
         f"Text: {corpus.files} files, {len(corpus.train):,} bytes to train on, {len(corpus.heldout):,} held out.\n"
         f"Model: GPT on bytes, {parameters / 1e6:.2f} million parameters, looks back {GPT.CONTEXT} bytes.\n"
-        f"Precision: {precision} ({reason}).",
+        f"Precision: {PRECISIONS[precision]}.",
         highlight=False,
     )
 
@@ -169,7 +173,7 @@ def keep_quiet() -> None:
     # Tips about other products and a list of absent accelerators, on a channel that carries nothing else.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     # Lightning's own use of a torch function that will go away.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", module="lightning.pytorch.utilities._pytree")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
     # The folder of the run holds its settings, and on --resume everything it left.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 

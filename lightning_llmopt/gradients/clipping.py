@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .norms import alike
+
 
 def check_max_norm(max_norm: float) -> float:
     """``max_norm`` as a float, or a refusal.
@@ -56,13 +58,11 @@ def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
         tensors: Any shapes, dtypes and devices; changed in place.
         factor: Shape ``()``.
     """
-    groups: dict[tuple[torch.device, torch.dtype, torch.layout], list[Tensor]] = {}
-    for tensor in tensors:
-        groups.setdefault((tensor.device, tensor.dtype, tensor.layout), []).append(tensor)
-    for (device, _, layout), alike in groups.items():
-        here = factor.to(device)
-        if layout == torch.strided:
-            torch._foreach_mul_(alike, here)
+    for group in alike(tensors):
+        same = [tensors[index] for index in group]
+        here = factor.to(same[0].device)
+        if same[0].layout == torch.strided:
+            torch._foreach_mul_(same, here)
         else:
-            for tensor in alike:
+            for tensor in same:
                 tensor.mul_(here)

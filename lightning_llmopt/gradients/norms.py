@@ -45,12 +45,20 @@ def tensor_norms(tensors: Sequence[Tensor]) -> Tensor:
 
     wide = any(tensor.dtype in (torch.float64, torch.complex128) for tensor in tensors)
     dtype, device = torch.float64 if wide else torch.float32, tensors[0].device
-    groups = list(_alike(tensors))
+    groups = alike(tensors)
     found = [torch.stack(_norms_of_alike([tensors[index] for index in group])).to(device, dtype) for group in groups]
     if len(groups) == 1:
         return found[0]
     in_groups = dict(zip([index for group in groups for index in group], torch.cat(found), strict=True))
     return torch.stack([in_groups[index] for index in range(len(tensors))])
+
+
+def alike(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of the tensors, gathered by device, dtype and layout: what one fused call can take."""
+    groups: dict[tuple[torch.device, torch.dtype, torch.layout], list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        groups.setdefault((tensor.device, tensor.dtype, tensor.layout), []).append(index)
+    return list(groups.values())
 
 
 @torch.no_grad()
@@ -68,14 +76,6 @@ def total_norm(norms: Tensor) -> Tensor:
         tensor(5.)
     """
     return torch.linalg.vector_norm(norms)
-
-
-def _alike(tensors: Sequence[Tensor]) -> Iterable[list[int]]:
-    """Indices of the tensors, gathered by device, dtype and layout."""
-    groups: dict[tuple[torch.device, torch.dtype, torch.layout], list[int]] = {}
-    for index, tensor in enumerate(tensors):
-        groups.setdefault((tensor.device, tensor.dtype, tensor.layout), []).append(index)
-    return groups.values()
 
 
 def _norms_of_alike(tensors: list[Tensor]) -> list[Tensor]:
