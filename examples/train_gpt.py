@@ -113,13 +113,13 @@ def fit(
         KeyboardInterrupt: If Ctrl-C ended the training; its checkpoint is written by then.
     """
     try:
-        trainer.fit(model, crops, windows, ckpt_path=folder.checkpoint if resume else None)
+        trainer.fit(model, crops, windows, ckpt_path=folder.checkpoint if resume else None, weights_only=True)
     except SystemExit:
         if trainer.interrupted:  # Lightning turns Ctrl-C into an exit
             raise KeyboardInterrupt from None
         raise
     if folder.updates_done() < trainer.global_step:
-        trainer.save_checkpoint(folder.checkpoint)
+        trainer.save_checkpoint(folder.checkpoint, weights_only=False)  # weights and all else
 
 
 def report(console: Console, trainer: Trainer, model: GPT, corpus: Corpus, windows: ScoredWindows) -> None:

@@ -66,7 +66,6 @@ class LRSchedule(Callback):
     _updates: AppliedUpdates | None
     _counts: list[int] | None
     _saved: dict[str, Any] | None
-    _trainer_id: int | None
     _logged: dict[int, int]
     _in_force: tuple[float, str | None]
 
@@ -98,9 +97,9 @@ class LRSchedule(Callback):
         refuse_strategies(
             trainer, "LRSchedule", ("DeepSpeedStrategy",), "its engine keeps optimizer and counter to itself."
         )
-        if self._trainer_id != id(trainer) or trainer.global_step == 0:
+        if trainer.global_step == 0:
             self._counts = None
-        self._trainer_id, self._saved = id(trainer), None
+        self._saved = None
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -182,7 +181,7 @@ class LRSchedule(Callback):
     def _detached(self) -> None:
         """What the callback knows before a run."""
         self._bases = []
-        self._rates = self._updates = self._counts = self._saved = self._trainer_id = None
+        self._rates = self._updates = self._counts = self._saved = None
         self._logged = {}
         self._in_force = (0.0, None)
 
