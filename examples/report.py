@@ -36,8 +36,10 @@ def show_table(console: Console, corpus: Corpus, *, model: float) -> None:
 
 
 def show_sample(console: Console, sample: bytes) -> None:
-    """Print text that the model wrote."""
-    console.print(Panel(Text(sample.decode("utf-8", errors="replace")), title="A sample from the model"))
+    """Print text that the model wrote; what a terminal might obey is shown as a replacement character."""
+    written = sample.decode("utf-8", errors="replace")
+    harmless = "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in written)
+    console.print(Panel(Text(harmless), title="A sample from the model"))
 
 
 def applied_rates(tensorboard: Path) -> dict[int, float]:

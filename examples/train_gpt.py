@@ -30,8 +30,8 @@ from lightning_llmopt.strategies import preset
 
 SCHEDULE = wsd(warmup="2%", decay="20%", shape="sqrt")
 PRECISIONS = {
-    "bf16": "bf16, matrix products in bfloat16 and the weights in single precision",
-    "fp32": "fp32, everything in single precision",
+    "bf16": "bf16 (matrix products in bfloat16, weights in single precision)",
+    "fp32": "fp32 (everything in single precision)",
 }
 INTERRUPTED = 130  # exit status of a program that Ctrl-C ended, by the shells' convention
 

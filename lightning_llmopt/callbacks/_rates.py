@@ -84,12 +84,10 @@ class _Written:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
-        self.groups = optimizer.param_groups
-        self.length = len(self.groups)
-        self.first = self.groups[0]
+        self.length, self.first = len(optimizer.param_groups), optimizer.param_groups[0]
         self.floats: list[tuple[dict[str, Any], float]] = []
         self.tensors: list[tuple[Tensor, float]] = []  # capturable and compiled steps hold on to the tensor
-        for group in self.groups:
+        for group in optimizer.param_groups:
             base = group.setdefault("initial_lr", float(group["lr"]))
             if isinstance(group["lr"], Tensor):
                 self.tensors.append((group["lr"], base))
@@ -99,7 +97,7 @@ class _Written:
     def is_current(self) -> bool:
         """False once a group was added or ``load_state_dict`` put other groups in place."""
         groups = self.optimizer.param_groups
-        return groups is self.groups and len(groups) == self.length and groups[0] is self.first
+        return len(groups) == self.length and groups[0] is self.first
 
 
 def check_curve(schedule: Any) -> None:

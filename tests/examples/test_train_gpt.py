@@ -24,6 +24,7 @@ from baselines import bigram, unigram, xz_after, xz_alone  # noqa: E402
 from corpus import Corpus, RandomCrops, ScoredWindows, read_corpus  # noqa: E402
 from gpt import GPT, IGNORED  # noqa: E402
 from options import read_options  # noqa: E402
+from run_folder import RunFolder  # noqa: E402
 
 UPDATES = 65  # checkpoints come every 6, so the last one is not at the end
 PEAK_RATE = 4e-3
@@ -103,6 +104,7 @@ def test_leaves_checkpoint_picture_and_events_and_says_where(whole_run):
     for path in (out / "schedule.png", out / "last.ckpt", out / "tensorboard"):
         assert str(path) in output
     assert f"tensorboard --logdir {out}/tensorboard" in output
+    assert RunFolder(out).updates_done() == UPDATES
     tags = scalars(out)
     assert {"train/loss", "val/loss", "val/bits_per_byte", "grad_norm/total"} <= tags.keys()
     assert any(tag.startswith("lr/") for tag in tags)
