@@ -12,14 +12,15 @@ TESTS ?=
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   train a small GPT on Shakespeare with our callbacks (about 4 minutes on two CPU cores)"
+	@echo "make demo   train a small GPT on Shakespeare with our callbacks (about 3 minutes on two CPU cores)"
 	@echo "make test   lint, types, tests, doctests, two-process tests"
 	@echo "make bench  ratios against peers, one table"
 	@echo "make docs   build the documentation, warnings are errors"
 	@echo "make clean  remove the environment and the runs"
 
+# Threads that wait in a loop for a core that somebody else has make training ten times slower on a busy machine.
 demo: $(VENV)/.demo
-	$(BIN)/python examples/train_gpt.py $(DEMO)
+	@GOMP_SPINCOUNT=1000 $(BIN)/python examples/train_gpt.py $(DEMO)
 
 test: lint types unit
 

@@ -37,10 +37,20 @@ INTERRUPTED = 130  # exit status of a program that Ctrl-C ended, by the shells' 
 
 
 def main() -> int:
-    """Train, then show what came of it; returns the exit status."""
+    """Run the demo; returns the exit status."""
     keep_quiet()
     options, corpus, folder = read_options(__doc__, least_heldout=GPT.CONTEXT)
     console = Console()
+    try:
+        run(options, corpus, folder, console)
+    except (KeyboardInterrupt, SystemExit):  # inside fit and validate, Lightning turns the first into the second
+        console.print(how_to_go_on(folder), highlight=False, soft_wrap=True)
+        return INTERRUPTED
+    return 0
+
+
+def run(options: Namespace, corpus: Corpus, folder: RunFolder, console: Console) -> None:
+    """Train, then show what came of it."""
     seed_everything(options.seed, verbose=False)
     model = GPT()
     introduce(console, corpus, model, options.precision)
@@ -50,16 +60,15 @@ def main() -> int:
         corpus.train, context=GPT.CONTEXT, batch=options.batch, updates=options.updates, seed=options.seed
     )
 
-    try:
-        start = time.perf_counter()
-        fit(trainer, model, crops, windows, folder, resume=options.resume)
-        console.print(f"Trained to update {trainer.global_step} in {time.perf_counter() - start:.0f} s. Measuring ...")
-        report(console, trainer, model, corpus, windows)
-    except KeyboardInterrupt:
-        console.print(
-            f"Stopped after update {trainer.global_step}. To go on:", resume_command(folder), sep="\n  ", soft_wrap=True
-        )
-        return INTERRUPTED
+    start = time.perf_counter()
+    trainer.fit(model, crops, windows, ckpt_path=folder.checkpoint if options.resume else None, weights_only=True)
+    if folder.updates_done() < trainer.global_step:
+        trainer.save_checkpoint(folder.checkpoint, weights_only=False)  # weights and all else
+    console.print(f"Trained to update {trainer.global_step} in {time.perf_counter() - start:.0f} s. Measuring ...")
+
+    measured = trainer.validate(model, windows, verbose=False)[0]
+    show_table(console, corpus, model=measured["val/bits_per_byte"])
+    show_sample(console, model.eval().write(corpus.heldout[: GPT.CONTEXT], length=400))
     draw_schedule(
         SCHEDULE.resolve(total_steps=options.updates),
         peak_rate=model.peak_rate,
@@ -67,7 +76,6 @@ def main() -> int:
         to=folder.picture,
     )
     point_out(console, folder)
-    return 0
 
 
 def build_trainer(options: Namespace, folder: RunFolder) -> Trainer:
@@ -104,31 +112,6 @@ def build_trainer(options: Namespace, folder: RunFolder) -> Trainer:
     )
 
 
-def fit(
-    trainer: Trainer, model: GPT, crops: RandomCrops, windows: ScoredWindows, folder: RunFolder, *, resume: bool
-) -> None:
-    """Train, from the beginning or from the folder's checkpoint, which is that of the last update afterwards.
-
-    Raises:
-        KeyboardInterrupt: If Ctrl-C ended the training; its checkpoint is written by then.
-    """
-    try:
-        trainer.fit(model, crops, windows, ckpt_path=folder.checkpoint if resume else None, weights_only=True)
-    except SystemExit:
-        if trainer.interrupted:  # Lightning turns Ctrl-C into an exit
-            raise KeyboardInterrupt from None
-        raise
-    if folder.updates_done() < trainer.global_step:
-        trainer.save_checkpoint(folder.checkpoint, weights_only=False)  # weights and all else
-
-
-def report(console: Console, trainer: Trainer, model: GPT, corpus: Corpus, windows: ScoredWindows) -> None:
-    """Measure the model on every held-out byte and print it beside the baselines; then let it write."""
-    measured = trainer.validate(model, windows, verbose=False)[0]
-    show_table(console, corpus, model=measured["val/bits_per_byte"])
-    show_sample(console, model.eval().write(corpus.heldout[: GPT.CONTEXT], length=400))
-
-
 def introduce(console: Console, corpus: Corpus, model: GPT, precision: str) -> None:
     """Say what is about to run."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -153,9 +136,12 @@ def point_out(console: Console, folder: RunFolder) -> None:
     )
 
 
-def resume_command(folder: RunFolder) -> str:
-    """What to type to go on with the run."""
-    return command(Path(sys.executable), Path(__file__), "--resume", "--out", folder.root)
+def how_to_go_on(folder: RunFolder) -> str:
+    """Where the run stopped, and what to type to go on with it."""
+    if not folder.checkpoint.is_file():
+        return "Stopped before there was anything to keep."
+    resume = command(Path(sys.executable), Path(__file__), "--resume", "--out", folder.root)
+    return f"Stopped after update {folder.updates_done()}. To go on:\n  {resume}"
 
 
 def command(*words: str | Path) -> str:
