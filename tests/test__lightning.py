@@ -1,9 +1,10 @@
 """The private names that we lean on are still there and still mean the same."""
 
 import pytest
-from runs import Gan, MemoryLogger, Regression, loader, trainer
 
 from lightning_llmopt import _lightning
+
+from fitting import Gan, MemoryLogger, Regression, loader, trainer
 
 
 class Probe(_lightning.Callback):

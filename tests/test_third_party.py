@@ -5,13 +5,14 @@ import pytest
 import torch
 from lightning.pytorch.demos import LightningTransformer
 from lightning.pytorch.demos.boring_classes import BoringModel, DemoModel, ManualOptimBoringModel
-from runs import MemoryLogger, Watch, trainer
 from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
 from lightning_llmopt.schedules import wsd
 from lightning_llmopt.strategies import preset
+
+from fitting import MemoryLogger, Watch, trainer
 
 RECIPE = wsd(warmup="20%", decay="20%", shape="sqrt")
 

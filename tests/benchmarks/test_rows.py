@@ -5,12 +5,13 @@ import threading
 
 import pytest
 import torch
-from runs import Regression, loader
 
 from benchmarks import __main__ as command
 from benchmarks import rows
 from benchmarks.fits import TurnTaking, quiet_trainer
 from benchmarks.tables import Table
+
+from fitting import Regression, loader
 
 pytestmark = pytest.mark.filterwarnings("ignore:GPU available", "ignore:Detected call of `lr_scheduler.step")
 

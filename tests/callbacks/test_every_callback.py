@@ -9,11 +9,12 @@ import torch
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import Logger
-from runs import Gan, MemoryLogger, Regression, Watch, loader, trainer
 
 from lightning_llmopt import callbacks
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
 from lightning_llmopt.schedules import wsd
+
+from fitting import Gan, MemoryLogger, Regression, Watch, loader, trainer
 
 MAKE = {
     "LRSchedule": lambda: LRSchedule(wsd(warmup=100, decay=100), total=1_000),

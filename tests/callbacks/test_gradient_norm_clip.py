@@ -8,10 +8,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from ranks import on_ranks
-from runs import Gan, Norms, Regression, loader, trainer, weights
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor
+
+from fitting import Gan, Norms, Regression, loader, trainer, weights
+from ranks import on_ranks
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from ranks import on_ranks
-from runs import Gan, MemoryLogger, Norms, Regression, loader, trainer, weights
 from torch.utils.data import DataLoader
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor
+
+from fitting import Gan, MemoryLogger, Norms, Regression, loader, trainer, weights
+from ranks import on_ranks
 
 TAGS = {"grad_norm/total", "grad_norm/clipped", "grad_norm/clip_coefficient"}
 

@@ -9,13 +9,14 @@ from lightning.pytorch.demos.boring_classes import ManualOptimBoringModel
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from ranks import on_ranks
-from runs import BASE_RATE, Gan, MemoryLogger, Regression, Watch, loader, trainer
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_llmopt.callbacks import LRSchedule
 from lightning_llmopt.schedules import Phase, Schedule, constant, cosine, linear, wsd
+
+from fitting import BASE_RATE, Gan, MemoryLogger, Regression, Watch, loader, trainer
+from ranks import on_ranks
 
 RECIPE = wsd(warmup=2, decay="40%", shape="sqrt")
 

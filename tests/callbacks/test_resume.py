@@ -8,12 +8,13 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from ranks import on_ranks
-from runs import Gan, Regression, Watch, loader, trainer, weights
 from torch.utils.data import DataLoader
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
 from lightning_llmopt.schedules import linear, wsd
+
+from fitting import Gan, Regression, Watch, loader, trainer, weights
+from ranks import on_ranks
 
 RECIPE = wsd(warmup=3, decay=4, shape="sqrt", floor=0.1)
 

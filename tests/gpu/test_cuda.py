@@ -3,12 +3,13 @@
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from runs import MemoryLogger, Norms, Regression, Watch, loader, trainer, weights
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
 from lightning_llmopt.gradients import GradientReading, tensor_norms
 from lightning_llmopt.schedules import wsd
 from lightning_llmopt.strategies import bf16_is_fast, preset
+
+from fitting import MemoryLogger, Norms, Regression, Watch, loader, trainer, weights
 
 pytestmark = pytest.mark.gpu
 RECIPE = wsd(warmup=2, decay="40%")

@@ -3,13 +3,14 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
-from runs import Regression, loader, trainer
 
 from benchmarks.opcount import CallCounter, count
 from benchmarks.params import TINY, Gradients
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
 from lightning_llmopt.gradients import GradientReading
 from lightning_llmopt.schedules import wsd
+
+from fitting import Regression, loader, trainer
 
 UPDATES = 6
 

@@ -2,10 +2,11 @@
 
 import torch
 from lightning.pytorch import Callback
-from runs import Regression, loader, trainer
 
 from lightning_llmopt.callbacks import LRSchedule
 from lightning_llmopt.schedules import wsd
+
+from fitting import Regression, loader, trainer
 
 
 class Groups(Callback):

@@ -3,12 +3,13 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
-from runs import MemoryLogger, Regression, loader, trainer
 
 from benchmarks.opcount import CallCounter
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
 from lightning_llmopt.gradients import GradientReading, clip_coefficient, scale_, tensor_norms, total_norm
 from lightning_llmopt.schedules import wsd
+
+from fitting import MemoryLogger, Regression, loader, trainer
 
 SIZES = [(64, 32), (32,), (3, 5000), (0,), ()]
 UPDATES, EVERY = 8, 4

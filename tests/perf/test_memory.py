@@ -7,11 +7,12 @@ import numpy
 import pytest
 import torch
 from lightning.pytorch import Callback
-from runs import Regression, loader, trainer
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
 from lightning_llmopt.gradients import GradientReading
 from lightning_llmopt.schedules import wsd
+
+from fitting import Regression, loader, trainer
 
 
 def ours():

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from ranks import on_ranks
-from runs import Regression, loader, trainer
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
 from lightning_llmopt.schedules import wsd
 from lightning_llmopt.strategies import preset
+
+from fitting import Regression, loader, trainer
+from ranks import on_ranks
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
