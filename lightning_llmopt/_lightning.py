@@ -30,6 +30,17 @@ def is_logging_step(trainer: Trainer, every_n_steps: int | None = None) -> bool:
     return every > 0 and (logger_step(trainer) + 1) % every == 0
 
 
+def batches_behind(trainer: Trainer) -> int:
+    """Batches of the current epoch that a resumed run finds done; 0 at the start of an epoch.
+
+    Where epochs have become shorter than what is done, Lightning plays the current one again.
+    """
+    fit_loop, progress = trainer.fit_loop, trainer.fit_loop.epoch_loop.batch_progress
+    done = progress.current.ready
+    inside = fit_loop.restarted_mid_epoch and not progress.is_last_batch and done < trainer.num_training_batches
+    return done if inside else 0
+
+
 def loss_scaler(trainer: Trainer) -> Any | None:
     """The fp16 ``GradScaler`` in use, if there is one."""
     return getattr(trainer.precision_plugin, "scaler", None)

@@ -9,6 +9,7 @@ from .._lightning import LightningModule, ProgressBar, Trainer
 Field = Callable[[], str | None]
 
 _FIELDS: "WeakKeyDictionary[ProgressBar, dict[str, Field]]" = WeakKeyDictionary()
+_BEFORE: "WeakKeyDictionary[ProgressBar, Any]" = WeakKeyDictionary()
 
 
 def show(trainer: Trainer, name: str, field: Field) -> None:
@@ -22,6 +23,7 @@ def show(trainer: Trainer, name: str, field: Field) -> None:
         return
     if bar not in _FIELDS:
         _FIELDS[bar] = {}
+        _BEFORE[bar] = bar.__dict__.get("get_metrics")
         bar.get_metrics = _with_fields(bar.get_metrics, _FIELDS[bar])  # type: ignore[method-assign]
     _FIELDS[bar][name] = field
 
@@ -35,6 +37,8 @@ def hide(trainer: Trainer, *names: str) -> None:
         _FIELDS[bar].pop(name, None)
     if not _FIELDS[bar]:
         del _FIELDS[bar], bar.__dict__["get_metrics"]
+        if (own := _BEFORE.pop(bar)) is not None:
+            bar.__dict__["get_metrics"] = own
 
 
 def _with_fields(get_metrics: Callable[..., dict[str, Any]], fields: dict[str, Field]) -> Callable[..., dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import math
 
-from .._lightning import GradientAccumulationScheduler, MisconfigurationException, Trainer
+from .._lightning import GradientAccumulationScheduler, MisconfigurationException, Trainer, batches_behind
 from ..schedules import Schedule, ScheduleSpec
 
 
@@ -11,40 +11,48 @@ def updates_per_optimizer(trainer: Trainer) -> int | None:
 
     ``max_steps`` and ``max_epochs`` times the batches of an epoch, whichever ends first, accumulation
     counted (a GradientAccumulationScheduler too). In manual optimization Lightning's ``max_steps``
-    counts the steps of all optimizers together, and each is taken to step once a batch.
+    counts the steps of all optimizers together, and each is taken to step once a batch. In a resumed
+    run it is what has been done and what is left, whatever the epochs so far were like.
 
-    Valid from ``on_train_start``, when the loaders are set up.
+    Valid from ``on_train_start``, when the loaders are set up and the loops restored.
     """
-    optimizers = 1 if trainer.lightning_module.automatic_optimization else max(1, len(trainer.optimizers))
-    limits = [_updates_in_all_epochs(trainer)]
+    automatic = trainer.lightning_module.automatic_optimization
+    optimizers = 1 if automatic else max(1, len(trainer.optimizers))
+    limits = []
+    if (left := _updates_left_in_epochs(trainer)) is not None:
+        done = trainer.global_step if automatic else trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        limits.append(left + done)
     if trainer.max_steps != -1:
         limits.append(math.ceil(trainer.max_steps / optimizers))
-    known = [limit for limit in limits if limit is not None]
-    return min(known) if known else None
+    return min(limits, default=None)
 
 
-def _updates_in_all_epochs(trainer: Trainer) -> int | None:
+def _updates_left_in_epochs(trainer: Trainer) -> int | None:
     """Updates until ``max_epochs``, or None if epochs do not end the run or have no length."""
     batches = trainer.num_training_batches
     if trainer.max_epochs is None or trainer.max_epochs < 0 or not math.isfinite(batches):
         return None
-    return sum(math.ceil(batches / window) * epochs for window, epochs in _accumulation_windows(trainer))
+    windows = _accumulation_windows(trainer)
+    left = sum(math.ceil(batches / window) * epochs for window, epochs in windows)
+    behind = batches_behind(trainer)
+    return left - min(behind // windows[0][0], math.ceil(batches / windows[0][0])) if behind and windows else left
 
 
 def _accumulation_windows(trainer: Trainer) -> list[tuple[int, int]]:
-    """(batches an update, number of epochs with that) for the whole run."""
-    epochs = trainer.max_epochs or 0
+    """(batches an update, number of epochs with that) for this epoch and those to come."""
+    now, last = trainer.current_epoch, trainer.max_epochs or 0
     starts = {0: trainer.accumulate_grad_batches}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, GradientAccumulationScheduler):
             starts = dict(sorted(callback.scheduling.items()))
-    ends = [*list(starts)[1:], epochs]
+    ends = [*list(starts)[1:], max(last, now)]
     spans = zip(starts.items(), ends, strict=True)
-    return [(window, max(0, min(end, epochs) - start)) for (start, window), end in spans]
+    left = [(window, min(end, last) - max(start, now)) for (start, window), end in spans]
+    return [(window, epochs) for window, epochs in left if epochs > 0]
 
 
 def resolve(spec: ScheduleSpec, trainer: Trainer, *, total: int | None) -> Schedule:
-    """The schedule for this run, ``total`` updates long or as long as the Trainer says.
+    """The schedule for this run of ``total`` updates, if that is known.
 
     Under ``fast_dev_run``, where the run is shorter than anybody means it, a schedule that does not fit
     plays its first updates.
@@ -53,7 +61,6 @@ def resolve(spec: ScheduleSpec, trainer: Trainer, *, total: int | None) -> Sched
         MisconfigurationException: If the length of the run is needed and not known, or if the schedule
             does not fit into it.
     """
-    total = total or updates_per_optimizer(trainer)
     if total is None and spec.needs_total_steps():
         raise MisconfigurationException(
             f"LRSchedule({spec.recipe}) needs the length of the run, and it is not known: max_steps is "

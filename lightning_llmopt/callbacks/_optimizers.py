@@ -21,8 +21,12 @@ def optimizer_names(trainer: Trainer) -> list[str]:
 
 
 def group_names(optimizer: Optimizer) -> list[str]:
-    """The groups' own ``name`` entries, or ``group0``, ``group1``, ... where they have none."""
-    return [str(group.get("name", f"group{index}")) for index, group in enumerate(optimizer.param_groups)]
+    """The groups' own ``name`` entries, or ``group0``, ``group1``, ... where they have none.
+
+    A name that comes twice is told apart by its position, as in ``decay-3``.
+    """
+    names = [str(group.get("name", f"group{index}")) for index, group in enumerate(optimizer.param_groups)]
+    return [f"{name}-{index}" if names.count(name) > 1 else name for index, name in enumerate(names)]
 
 
 def index_of(trainer: Trainer, optimizer: Any) -> int:

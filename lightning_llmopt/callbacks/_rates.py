@@ -12,9 +12,14 @@ from ..schedules import Schedule
 Curve = Schedule | Callable[[int], float]
 
 
-def base_rates(optimizer: Optimizer) -> list[float]:
-    """The rates before any schedule; a group that was scheduled before still knows its own."""
-    return [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+def base_rates(optimizer: Optimizer, *, peak: bool = False) -> list[float]:
+    """The rates before any schedule; a group that was scheduled before still knows its own.
+
+    With ``peak``, a group that a OneCycleLR or CyclicLR has been at is taken at its ``max_lr``: their
+    ``initial_lr`` is where the cycle begins.
+    """
+    keys = ("max_lr", "initial_lr", "lr") if peak else ("initial_lr", "lr")
+    return [float(next(group[key] for key in keys if key in group)) for group in optimizer.param_groups]
 
 
 class ScheduledRates:
@@ -44,28 +49,31 @@ class ScheduledRates:
         Raises:
             ValueError: If the curve's value is negative or not finite.
         """
-        multiplier = self.curve(self.counts[index])
-        if not (math.isfinite(multiplier) and multiplier >= 0):
-            raise ValueError(f"schedule({self.counts[index]}) must be a finite number >= 0, got {multiplier!r}.")
+        multiplier = multiplier_at(self.curve, self.counts[index])
         if not self._written[index].is_current():
             self._written[index] = _Written(self.optimizers[index])
-        for group, base in self._written[index].floats:
-            group["lr"] = base * multiplier
-        for rate, base in self._written[index].tensors:
-            rate.fill_(base * multiplier)
+        self._written[index].write(multiplier)
 
     def adopt_new_groups(self, index: int) -> None:
         """Bring groups that were added since the last write under the schedule; their rate so far is their base."""
         if not self._written[index].is_current():
             self.write(index)
 
-    def first_rate(self) -> float:
-        """The rate in force of the first group of all."""
-        return float(self.optimizers[0].param_groups[0]["lr"])
-
     def rates(self, index: int) -> list[float]:
-        """The rates in force, one a group."""
-        return [float(group["lr"]) for group in self.optimizers[index].param_groups]
+        """The rates in force, one a group, without a look at rates that are held as tensors."""
+        return self._written[index].rates()
+
+    def first_rate(self) -> float:
+        """The rate in force of the first group of all; 0 if there is none."""
+        return next((written.rate_of_first() for written in self._written if written.length), 0.0)
+
+    def strangers(self, index: int, *, all_groups: bool) -> Iterator[tuple[int, float, float]]:
+        """(group, rate written, rate found) wherever somebody else changed a rate since the last write.
+
+        Only the first group is looked at, unless ``all_groups``; rates held as tensors are not.
+        """
+        if self._written[index].is_current():
+            yield from self._written[index].strangers(all_groups=all_groups)
 
     def phase(self, index: int) -> str | None:
         """Name of the phase of the coming update, if the curve has phases."""
@@ -84,11 +92,15 @@ class _Written:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
-        self.length, self.first = len(optimizer.param_groups), optimizer.param_groups[0]
+        self.length = len(optimizer.param_groups)  # 0 for what stands in for no optimizer
+        self.first = optimizer.param_groups[0] if self.length else None
+        self.multiplier = 1.0
+        self.bases: list[float] = []
         self.floats: list[tuple[dict[str, Any], float]] = []
         self.tensors: list[tuple[Tensor, float]] = []  # capturable and compiled steps hold on to the tensor
         for group in optimizer.param_groups:
             base = group.setdefault("initial_lr", float(group["lr"]))
+            self.bases.append(base)
             if isinstance(group["lr"], Tensor):
                 self.tensors.append((group["lr"], base))
             else:
@@ -97,14 +109,60 @@ class _Written:
     def is_current(self) -> bool:
         """False once a group was added or ``load_state_dict`` put other groups in place."""
         groups = self.optimizer.param_groups
-        return len(groups) == self.length and groups[0] is self.first
+        return len(groups) == self.length and (not groups or groups[0] is self.first)
+
+    def write(self, multiplier: float) -> None:
+        """Put ``base * multiplier`` everywhere."""
+        self.multiplier = multiplier
+        for group, base in self.floats:
+            group["lr"] = base * multiplier
+        for rate, base in self.tensors:
+            rate.fill_(base * multiplier)
+
+    def rates(self) -> list[float]:
+        """What was written, one number a group."""
+        return [base * self.multiplier for base in self.bases]
+
+    def rate_of_first(self) -> float:
+        """What was written into the first group."""
+        return self.bases[0] * self.multiplier
+
+    def strangers(self, *, all_groups: bool) -> Iterator[tuple[int, float, float]]:
+        """(group, rate written, rate found) of the groups that hold something else by now."""
+        for group, base in self.floats if all_groups else self.floats[:1]:
+            if group["lr"] != base * self.multiplier:
+                yield self.optimizer.param_groups.index(group), base * self.multiplier, float(group["lr"])
+
+
+def multiplier_at(curve: Curve, step: int) -> float:
+    """The curve's value as a plain float: what goes into a checkpoint must load with ``weights_only=True``.
+
+    Raises:
+        ValueError: If it is no finite number >= 0.
+    """
+    value = curve(step)
+    try:
+        multiplier = float(value)
+    except (TypeError, ValueError):
+        multiplier = math.nan
+    if not 0 <= multiplier < math.inf:
+        raise ValueError(f"schedule({step}) must be a finite number >= 0, got {value!r}.")
+    return multiplier
 
 
 def check_curve(schedule: Any) -> None:
-    """Refuse what cannot be called with an update number.
+    """Refuse what is no function of an update number, by calling it with 0.
 
     Raises:
-        ValueError: If ``schedule`` is not callable.
+        ValueError: If ``schedule`` cannot be called so, or does not return a multiplier.
     """
-    if not callable(schedule):
+    if isinstance(schedule, type) or not callable(schedule):
         raise ValueError(f"schedule must be a recipe such as wsd(...), a Schedule or a function, got {schedule!r}.")
+    try:
+        schedule(0)
+    except Exception as error:
+        raise ValueError(
+            f"schedule must be a recipe such as wsd(...) with its brackets, a Schedule, or a function of an update "
+            f"number; got {schedule!r}, which fails for 0: {error}"
+        ) from error
+    multiplier_at(schedule, 0)

@@ -19,6 +19,21 @@ def refuse_strategies(trainer: Trainer, who: str, names: tuple[str, ...], reason
             )
 
 
+def refuse_rate_writers(trainer: Trainer, who: str) -> None:
+    """Raise if a callback that writes learning rates by itself is in the list.
+
+    Raises:
+        MisconfigurationException: Naming both, and both ways out.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        ancestors = {ancestor.__name__ for ancestor in type(callback).__mro__}
+        if ancestors & {"StochasticWeightAveraging", "BackboneFinetuning"}:
+            raise MisconfigurationException(
+                f"Two writers of the learning rate: {who} and {type(callback).__name__}. Remove one of the two from "
+                "the callbacks (lightning.pytorch.callbacks.WeightAveraging averages without touching rates)."
+            )
+
+
 def refuse_sharded_gradients(trainer: Trainer, who: str) -> None:
     """Raise where a rank sees only a part of the gradient, so that its norm would be wrong in silence."""
     refuse_strategies(trainer, who, _SHARDED, "it shards gradients over ranks, and one rank's part has another norm.")

@@ -12,7 +12,8 @@ class AppliedUpdates:
     """Counts each optimizer's applied updates, and calls back after each one.
 
     A step counts when the optimizer ran and had something to apply. One that the fp16 scaler skipped,
-    or that follows a ``training_step`` which returned None, does not.
+    or that follows a ``training_step`` which returned None, does not. A ``step`` that calls the ``step`` it
+    inherits is one step, although torch runs its hooks for both.
 
     Args:
         counts: Updates applied so far, one number an optimizer.
@@ -23,6 +24,7 @@ class AppliedUpdates:
         self.counts = counts
         self._after = after
         self._empty: set[int] = set()
+        self._depth: dict[int, int] = {}
         self._handles: list[RemovableHandle] = []
         self._unhooked: set[int] = set()
         self._pending: set[int] = set()
@@ -31,6 +33,7 @@ class AppliedUpdates:
         """Start counting. Call ``detach`` in the end: the optimizers may outlive the run."""
         for index, optimizer in enumerate(optimizers):
             try:
+                self._handles.append(optimizer.register_step_pre_hook(self._before(index)))
                 self._handles.append(optimizer.register_step_post_hook(self._hook(index)))
             except AttributeError:  # a wrapper that never ran torch.optim.Optimizer.__init__
                 self._unhooked.add(index)
@@ -52,10 +55,21 @@ class AppliedUpdates:
         for index in sorted(self._pending):
             self._applied(index)
         self._pending.clear()
+        self._depth.clear()  # a step that raised never came back
+
+    def _before(self, index: int) -> Callable[[Optimizer, Any, Any], None]:
+        @torch.compiler.disable  # type: ignore[untyped-decorator]
+        def before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            self._depth[index] = self._depth.get(index, 0) + 1
+
+        return before_step
 
     def _hook(self, index: int) -> Callable[[Optimizer, Any, Any], None]:
         @torch.compiler.disable  # type: ignore[untyped-decorator] # counting inside a compiled step would recompile it every update
         def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            self._depth[index] = self._depth.get(index, 1) - 1
+            if self._depth[index]:
+                return
             if index in self._empty:
                 self._empty.discard(index)
             elif not _skipped_inside(optimizer):

@@ -22,8 +22,8 @@ class GradientNormClip(Callback):
 
     The norm is that of all gradients of the optimizer that steps, read once and shared with
     ``GradientNormMonitor``. Clipping comes after fp16 unscaling and after every callback has seen the
-    raw gradient, wherever it stands in the list; it works in manual optimization too. A gradient that
-    is not finite is left alone: scaling it would spread it to every parameter.
+    raw gradient, wherever it stands in the list; it works in manual optimization too. A gradient whose
+    norm is NaN is left alone: scaling it would spread it to every parameter.
 
     Args:
         max_norm: Largest norm left alone [unit of the unscaled gradient], > 0.

@@ -26,7 +26,7 @@ class GradientNormMonitor(Callback):
 
     - ``grad_norm/total``: L2 norm of the raw gradient;
     - ``grad_norm/clipped``: L2 norm of what the optimizer got (the same where nothing clips);
-    - ``grad_norm/clip_coefficient``: the factor between them, in (0, 1].
+    - ``grad_norm/clip_coefficient``: the factor between them, in [0, 1].
 
     With several optimizers each tag ends in the optimizer's name, as in ``grad_norm/total/Adam-1``. The
     progress bar shows the last logged total as ``grad_norm``.
@@ -97,7 +97,7 @@ class GradientNormMonitor(Callback):
 
     def _copy_to_host(self) -> None:
         """Turn the readings of this update into numbers, all at once; a bar that is drawn first has done so."""
-        measured = {index: reading for index, reading in self._readings.items() if len(reading.norms)}
+        measured = {index: reading for index, reading in sorted(self._readings.items()) if len(reading.norms)}
         self._readings.clear()
         if measured:
             self._last = self._due = _metrics(measured, self._names)

@@ -17,11 +17,11 @@ from .._lightning import (
 )
 from ..schedules import Schedule, ScheduleSpec, parse_duration
 from ._bar import hide, show
-from ._horizon import resolve
+from ._horizon import resolve, updates_per_optimizer
 from ._log import write
 from ._optimizers import group_names, index_of, may_step, optimizer_names
 from ._rates import ScheduledRates, base_rates, check_curve
-from ._strategy import refuse_strategies
+from ._strategy import refuse_rate_writers, refuse_strategies
 from ._updates import AppliedUpdates
 
 
@@ -54,7 +54,8 @@ class LRSchedule(Callback):
     Raises:
         ValueError: If ``schedule`` is nothing of the kind or ``total`` is not a length in updates.
         MisconfigurationException: At fit start, if somebody else writes the rate too, if the length of the
-            run is not known, or if the schedule does not fit into it.
+            run is not known, or if the schedule does not fit into it; while training, if somebody changes
+            a rate between two updates.
 
     Example:
         >>> from lightning_llmopt.schedules import wsd
@@ -66,7 +67,10 @@ class LRSchedule(Callback):
     _updates: AppliedUpdates | None
     _counts: list[int] | None
     _saved: dict[str, Any] | None
+    _length: int | None
+    _left_at: int
     _logged: dict[int, int]
+    _past_end: set[int]
     _in_force: tuple[float, str | None]
 
     def __init__(
@@ -80,6 +84,8 @@ class LRSchedule(Callback):
             check_curve(schedule)
         self.schedule = schedule
         self.total = None if total is None else _updates("total", total)
+        if not isinstance(replace_schedulers, bool):
+            raise ValueError(f"replace_schedulers must be True or False, got {replace_schedulers!r}.")
         self.replace_schedulers = replace_schedulers
         self._detached()
 
@@ -97,24 +103,25 @@ class LRSchedule(Callback):
         refuse_strategies(
             trainer, "LRSchedule", ("DeepSpeedStrategy",), "its engine keeps optimizer and counter to itself."
         )
-        if trainer.global_step == 0:
-            self._counts = None
+        refuse_rate_writers(trainer, "LRSchedule")
         self._saved = None
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take down the base rates: the last moment before a checkpoint overwrites them."""
+        self._rates = None
         if self.replace_schedulers:
             trainer.strategy.lr_scheduler_configs = []
         _refuse_second_writer(trainer, pl_module)
-        self._bases = [base_rates(optimizer) for optimizer in trainer.optimizers]
+        self._bases = [base_rates(optimizer, peak=self.replace_schedulers) for optimizer in trainer.optimizers]
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Everything is restored by now: resolve the schedule, write the first rates, start counting."""
-        schedule = self.schedule
-        curve = resolve(schedule, trainer, total=self.total) if isinstance(schedule, ScheduleSpec) else schedule
         self._counts = counts = self._applied_so_far(trainer)
+        self._length = self.total or updates_per_optimizer(trainer)
+        schedule, self._past_end = self.schedule, set()
+        curve = resolve(schedule, trainer, total=self._length) if isinstance(schedule, ScheduleSpec) else schedule
         self._rates = rates = ScheduledRates(list(trainer.optimizers), self._bases, curve, counts)
         self._report_jumps(trainer)
         self._updates = AppliedUpdates(counts, after=rates.write)
@@ -130,10 +137,12 @@ class LRSchedule(Callback):
             return
         index = index_of(trainer, optimizer)
         self._updates.about_to_step(index, empty=not may_step(optimizer))
+        due, step = is_logging_step(trainer), logger_step(trainer)
+        self._refuse_strangers(trainer, index, all_groups=due)
         self._rates.adopt_new_groups(index)
         self._note(index)
-        step = logger_step(trainer)
-        if is_logging_step(trainer) and self._logged.get(index) != step:
+        self._say_past_end(trainer, index)
+        if due and self._logged.get(index) != step:
             self._logged[index] = step
             tags = [f"lr/{optimizer_names(trainer)[index]}/{group}" for group in group_names(optimizer)]
             write(trainer, dict(zip(tags, self._rates.rates(index), strict=True)))
@@ -145,6 +154,21 @@ class LRSchedule(Callback):
         """Count what torch's own hooks could not."""
         if self._updates is not None:
             self._updates.batch_ended()
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember where the counts belong, and say if the schedule was not played out."""
+        self._left_at = trainer.global_step
+        if not self._follows_trainer() or trainer.should_stop or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        for name, optimizer, count in zip(
+            optimizer_names(trainer), trainer.optimizers, self._counts or [], strict=True
+        ):
+            if optimizer.param_groups and self._length and count < 0.9 * self._length:
+                rank_zero_warn(
+                    f"LRSchedule: the run ended after {count} updates of {name}, but the schedule was made for "
+                    f"{self._length}. If it makes fewer updates than batches, say LRSchedule(..., total={count})."
+                )
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -159,8 +183,8 @@ class LRSchedule(Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         """Applied updates of each optimizer, and the rates of its next update."""
-        if self._counts is None or self._rates is None:
-            return {}
+        if self._rates is None or self._counts is None:
+            return self._saved or {}
         rates = [self._rates.rates(index) for index in range(len(self._counts))]
         return {"updates": list(self._counts), "rates": rates}
 
@@ -168,6 +192,34 @@ class LRSchedule(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep what was saved until training starts."""
         self._saved = state_dict
+
+    def _follows_trainer(self) -> bool:
+        """Whether the length of the schedule was the Trainer's to say, and matters."""
+        return self.total is None and isinstance(self.schedule, ScheduleSpec) and self.schedule.needs_total_steps()
+
+    def _say_past_end(self, trainer: Trainer, index: int) -> None:
+        """One line for an optimizer that trains on after its schedule has ended."""
+        if self._counts is None or not self._follows_trainer() or index in self._past_end:
+            return
+        if self._length is not None and self._counts[index] >= self._length:
+            self._past_end.add(index)
+            name = optimizer_names(trainer)[index]
+            rank_zero_warn(
+                f"LRSchedule: {name} has made {self._counts[index]} updates, which is all that the schedule was made "
+                "for, and training goes on at the schedule's end value. Say LRSchedule(..., total=...)."
+            )
+
+    def _refuse_strangers(self, trainer: Trainer, index: int, *, all_groups: bool) -> None:
+        """Stop where somebody else writes rates; the first group is checked every update, all when logging."""
+        if self._rates is None:
+            return
+        for group, written, found in self._rates.strangers(index, all_groups=all_groups):
+            name = f"lr/{optimizer_names(trainer)[index]}/{group_names(trainer.optimizers[index])[group]}"
+            raise MisconfigurationException(
+                f"Two writers of the learning rate: LRSchedule wrote {written!r} as {name}, and somebody else (a hook "
+                f"of the module, another callback) has changed it to {found!r}. Remove that writer, or remove "
+                "LRSchedule from the callbacks."
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """Configuration only: a pickled or copied callback is attached to nothing."""
@@ -182,7 +234,8 @@ class LRSchedule(Callback):
         """What the callback knows before a run."""
         self._bases = []
         self._rates = self._updates = self._counts = self._saved = None
-        self._logged = {}
+        self._length, self._left_at = None, 0
+        self._logged, self._past_end = {}, set()
         self._in_force = (0.0, None)
 
     def _let_go(self, trainer: Trainer) -> None:
@@ -199,7 +252,8 @@ class LRSchedule(Callback):
 
     def _applied_so_far(self, trainer: Trainer) -> list[int]:
         """Applied updates of each optimizer: saved, kept from the last fit, or told by the Trainer."""
-        known = self._counts if self._saved is None else list(self._saved["updates"])
+        kept = self._counts if trainer.global_step == self._left_at else None
+        known = kept if self._saved is None else list(self._saved["updates"])
         if known is not None and len(known) == len(trainer.optimizers):
             return known
         if trainer.global_step and len(trainer.optimizers) > 1:
@@ -224,10 +278,17 @@ class LRSchedule(Callback):
 
 
 def _updates(name: str, value: int | str) -> int:
-    """A length in updates."""
-    duration = parse_duration(name, value)
-    if duration.relative or duration.amount < 1:
-        raise ValueError(f"{name} must be a number of updates >= 1, got {value!r}.")
+    """A length in updates.
+
+    Raises:
+        ValueError: If it is no whole number >= 1 of them.
+    """
+    try:
+        duration = None if isinstance(value, float) else parse_duration(name, value)
+    except ValueError:
+        duration = None
+    if duration is None or duration.relative or duration.amount < 1:
+        raise ValueError(f"{name} must be a whole number of updates >= 1 (10_000, '10000 steps'), got {value!r}.")
     return int(duration.amount)
 
 

@@ -1,7 +1,9 @@
 """How much to shrink gradients, and shrinking them."""
 
 import math
+import reprlib
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -15,10 +17,13 @@ def check_max_norm(max_norm: float) -> float:
     Raises:
         ValueError: If it is not a finite number > 0. (torch takes -1 and flips every gradient.)
     """
-    is_number = isinstance(max_norm, int | float) and not isinstance(max_norm, bool)
-    if not (is_number and math.isfinite(max_norm) and max_norm > 0):
-        raise ValueError(f"max_norm must be a finite number > 0, got {max_norm!r}.")
-    return float(max_norm)
+    try:
+        number = float(max_norm) if isinstance(max_norm, Real) and not isinstance(max_norm, bool) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not 0 < number < math.inf:
+        raise ValueError(f"max_norm must be a finite number > 0, got {reprlib.repr(max_norm)}.")
+    return number
 
 
 @torch.no_grad()
@@ -26,15 +31,15 @@ def clip_coefficient(total: Tensor, *, max_norm: float) -> Tensor:
     r"""The factor that brings a gradient of norm ``total`` down to ``max_norm``.
 
     :math:`\min(1, \mathrm{max\_norm} / (\mathrm{total} + 10^{-6}))`, the same as
-    ``torch.nn.utils.clip_grad_norm_``. A total that is not finite gives 1: no factor could mend such a
-    gradient, and a factor of 0 or NaN would spread it from one parameter to all of them.
+    ``torch.nn.utils.clip_grad_norm_``, and so 0 for an infinite norm. A total that is NaN gives 1: no factor
+    could mend such a gradient, and a factor of NaN would spread it from one parameter to all of them.
 
     Args:
         total: Norm of the whole gradient, shape ``()``.
         max_norm: Largest norm left alone [unit of the gradient], > 0.
 
     Returns:
-        Shape ``()``, in (0, 1], on the device of ``total``.
+        Shape ``()``, in [0, 1], on the device of ``total``.
 
     Raises:
         ValueError: If ``max_norm`` is not a finite number > 0.
@@ -47,7 +52,7 @@ def clip_coefficient(total: Tensor, *, max_norm: float) -> Tensor:
         tensor(0.2500)
     """
     coefficient = torch.clamp(check_max_norm(max_norm) / (total + 1e-6), max=1.0)
-    return torch.where(torch.isfinite(total), coefficient, torch.ones_like(coefficient))
+    return torch.where(torch.isnan(total), torch.ones_like(coefficient), coefficient)
 
 
 @torch.no_grad()

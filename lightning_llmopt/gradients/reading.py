@@ -22,7 +22,7 @@ class GradientReading:
     Attributes:
         norms: L2 norm of each gradient, shape ``(n,)``.
         total: L2 norm of all of them together, shape ``()``.
-        coefficient: Product of the factors applied by ``clip_``, shape ``()``, in (0, 1].
+        coefficient: Product of the factors applied by ``clip_``, shape ``()``, in [0, 1].
     """
 
     def __init__(self, parameters: Iterable[Tensor], *, loss_scale: Tensor | None = None) -> None:
@@ -49,5 +49,5 @@ class GradientReading:
 
     @property
     def clipped(self) -> Tensor:
-        """Total norm after clipping, shape ``()``."""
-        return self.total * self.coefficient
+        """Total norm after clipping, shape ``()``; 0 where an infinite norm was clipped to nothing."""
+        return torch.where(self.coefficient == 0, self.coefficient, self.total * self.coefficient)

@@ -1,10 +1,16 @@
 """Lengths as people write them: ``2000``, ``"2000 steps"``, ``0.02``, ``"2%"``."""
 
 import re
+import reprlib
 from dataclasses import dataclass
 from fractions import Fraction
+from math import isfinite
+from numbers import Integral, Real
 
-_NUMBER = re.compile(r"(?P<number>[-+]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?P<unit>.*)", re.DOTALL)
+_WHOLE = r"(?:\d{1,3}(?:[,_]\d{3})+|\d{1,30})"  # thousands may be set off, and nothing else: 1,5 is no number
+_NUMBER = re.compile(
+    rf"(?P<number>[-+]?(?:{_WHOLE}(?:\.\d{{0,30}})?|\.\d{{1,30}})(?:[eE][-+]?\d{{1,2}})?)\s*(?P<unit>\D*)"
+)
 _STEP_WORDS = {"", "step", "steps", "update", "updates"}
 
 
@@ -52,9 +58,10 @@ def parse_duration(name: str, value: int | float | str) -> Duration:
     """
     duration = _read_text(name, value) if isinstance(value, str) else _read_number(name, value)
     if duration.amount < 0:
-        raise ValueError(f"{name} must be >= 0, got {value!r}.")
+        raise ValueError(f"{name} must be >= 0, got {reprlib.repr(value)}.")
     if duration.relative and duration.amount > 1:
-        hint = f" For updates write {int(value)}." if isinstance(value, float) and value.is_integer() else ""
+        whole = isinstance(value, Real) and float(value).is_integer() and value < 1e15
+        hint = f" For updates write {int(value)}." if whole else ""
         raise ValueError(f"{name} must be at most the whole run (1.0 or '100%'), got {value!r}.{hint}")
     if not duration.relative and duration.amount.denominator != 1:
         raise ValueError(f"{name} must be a whole number of updates, got {value!r}.")
@@ -63,13 +70,13 @@ def parse_duration(name: str, value: int | float | str) -> Duration:
 
 def _read_number(name: str, value: int | float) -> Duration:
     """An ``int`` is updates, a ``float`` is a part of the run."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are Real too
         raise _not_a_length(name, value)
-    if isinstance(value, int):
-        return Duration(Fraction(value))
-    if value != value or value in (float("inf"), float("-inf")):
+    if isinstance(value, Integral):
+        return Duration(Fraction(int(value)))
+    if not isfinite(value):
         raise _not_a_length(name, value)
-    return Duration(Fraction(repr(value)), relative=True)
+    return Duration(Fraction(repr(float(value))), relative=True)
 
 
 def _read_text(name: str, value: str) -> Duration:
@@ -88,4 +95,6 @@ def _read_text(name: str, value: str) -> Duration:
 
 
 def _not_a_length(name: str, value: object) -> ValueError:
-    return ValueError(f"{name} must be updates (2000, '2000 steps') or a part of the run (0.02, '2%'), got {value!r}.")
+    return ValueError(
+        f"{name} must be updates (2000, '2000 steps') or a part of the run (0.02, '2%'), got {reprlib.repr(value)}."
+    )

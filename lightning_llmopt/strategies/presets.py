@@ -32,9 +32,9 @@ def preset(name: str, *, precision: str | None = None) -> dict[str, Any]:
         >>> preset("ddp", precision="fp32")
         {'strategy': 'ddp', 'precision': '32-true'}
     """
-    if name not in _NAMES:
+    if not isinstance(name, str) or name not in _NAMES:
         raise ValueError(f"preset must be one of {list(_NAMES)}, got {name!r}.")
-    if precision is not None and precision not in _PRECISIONS:
+    if precision is not None and (not isinstance(precision, str) or precision not in _PRECISIONS):
         raise ValueError(f"precision must be one of {list(_PRECISIONS)}, got {precision!r}.")
     if name == "ddp":
         return {"strategy": "ddp", "precision": _PRECISIONS[precision or "bf16"]}

@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import Logger
 
@@ -193,6 +194,48 @@ def test_the_bar_shows_rate_norm_and_phase_and_is_left_as_it_was(tmp_path, bar):
     assert [rate for rate, _, _ in shown] == ["5.00e-02", "1.00e-01", "1.00e-01", "1.00e-01", "1.00e-01", "2.93e-02"]
     assert [norm for _, _, norm in shown] == [None, norms[0], norms[0], norms[1], norms[1], norms[2]]
     assert "get_metrics" not in vars(bar)
+
+
+def test_a_bar_with_metrics_of_its_own_keeps_them(tmp_path):
+    bar = TqdmTexts()
+    own = bar.get_metrics = lambda trainer, pl_module: {"mine": 1}
+    trainer(tmp_path, *all_of_them(), bar, enable_progress_bar=True, max_steps=2).fit(Regression(), loader())
+    assert bar.shown[0].keys() >= {"mine", "lr", "phase"}
+    assert bar.get_metrics is own
+
+
+YAML = """
+trainer:
+  max_steps: 8
+  accelerator: cpu
+  logger: false
+  enable_checkpointing: false
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks:
+    - class_path: lightning_llmopt.callbacks.LRSchedule
+      init_args:
+        schedule:
+          class_path: lightning_llmopt.schedules.wsd
+          init_args: {warmup: 2, decay: 50%, shape: linear, floor: 0.1}
+    - class_path: lightning_llmopt.callbacks.GradientNormClip
+      init_args: {max_norm: 0.5}
+    - class_path: lightning_llmopt.callbacks.GradientNormMonitor
+      init_args: {every_n_steps: 2}
+    - class_path: fitting.Watch
+"""
+
+
+@pytest.mark.filterwarnings("ignore::jsonargparse.JsonargparseDeprecationWarning")  # Lightning's use of it
+def test_can_be_written_in_yaml(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(YAML)
+    monkeypatch.setattr("sys.argv", ["train.py", "--config", "run.yaml"])
+    cli = LightningCLI(Regression, run=False, save_config_callback=None, seed_everything_default=0)
+    cli.trainer.fit(Regression(), loader())
+    watch = next(callback for callback in cli.trainer.callbacks if isinstance(callback, Watch))
+    schedule = wsd(warmup=2, decay="50%", shape="linear", floor=0.1).resolve(total_steps=8)
+    assert watch.first == [0.1 * schedule(step) for step in range(8)]
 
 
 def test_a_run_that_fails_leaves_nothing_behind(tmp_path):

@@ -115,6 +115,17 @@ def test_two_processes_clip_by_the_norm_of_the_averaged_gradient(tmp_path):
     torch.testing.assert_close(torch.tensor(first[1]), weights(together), rtol=1e-6, atol=1e-7)
 
 
+def test_a_spike_whose_norm_overflows_does_no_harm(tmp_path):
+    class Spikes(Regression):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) * (1e25 if batch_idx == 1 else 1.0)
+
+    ours, theirs = Spikes(), Spikes()
+    trainer(tmp_path, GradientNormClip(1.0), max_steps=4).fit(ours, loader())
+    trainer(tmp_path, gradient_clip_val=1.0, max_steps=4).fit(theirs, loader())
+    torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-6, atol=1e-7)
+
+
 # clashes and bad values
 
 

@@ -1,10 +1,18 @@
 """The rates that optimizers really step with, against the closed form."""
 
+import contextlib
 import math
 
+import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, LearningRateFinder, LearningRateMonitor
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    LearningRateMonitor,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.demos.boring_classes import ManualOptimBoringModel
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
@@ -215,6 +223,78 @@ def test_a_function_that_returns_no_rate_is_stopped(tmp_path):
         run.fit(Regression(), loader())
 
 
+class Calls(torch.optim.AdamW):
+    """Hands its step to the one it inherits; torch runs the hooks of both."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+def test_a_step_that_calls_the_inherited_step_counts_once(tmp_path):
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # torch patches a class at its first instance
+    watch = Watch()
+    trainer(tmp_path, LRSchedule(RECIPE), watch, max_epochs=1).fit(Regression(Calls), loader(8))
+    assert watch.first == planned(8)
+
+
+def test_a_step_that_fails_is_forgotten(tmp_path):
+    class Fails(torch.optim.SGD):
+        def step(self, closure=None):
+            if len(watch.rates) == 3:
+                watch.rates.append(watch.rates[-1])
+                raise RuntimeError("once")
+            return super().step(closure)
+
+    class Manual(Regression):
+        def __init__(self):
+            super().__init__(Fails)
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(super().training_step(batch, batch_idx))
+            with contextlib.suppress(RuntimeError):
+                optimizer.step()
+
+    watch = Watch()
+    schedule = LRSchedule(RECIPE, total=8)
+    trainer(tmp_path, schedule, watch, max_epochs=1).fit(Manual(), loader(6))
+    assert schedule.state_dict()["updates"] == [5]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_compiled_optimizer_step_counts(tmp_path):
+    class Compiled(Regression):
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers()
+            optimizer.step = torch.compile(optimizer.step, backend="eager")
+            return optimizer
+
+    def fit(rank):
+        watch = Watch()
+        trainer(tmp_path, LRSchedule(RECIPE), watch, max_steps=6).fit(Compiled(), loader())
+        return watch.first
+
+    assert on_ranks(1, fit) == [planned(6)]  # in a process of its own: dynamo keeps tensors for as long as it lives
+
+
+@pytest.mark.filterwarnings("ignore:`LightningModule.configure_optimizers` returned `None`")
+def test_no_optimizer_is_no_trouble(tmp_path):
+    module = Regression()
+    module.configure_optimizers = lambda: None
+    trainer(tmp_path, LRSchedule(RECIPE), max_steps=3).fit(module, loader())
+
+
+@pytest.mark.parametrize("number", [np.float64, np.float32, torch.tensor])
+def test_whatever_number_a_function_returns_the_rate_is_a_plain_float(tmp_path, number):
+    run = trainer(tmp_path, LRSchedule(lambda step: number(1 / (step + 1))), max_steps=3)
+    run.fit(Regression(), loader())
+    assert type(run.optimizers[0].param_groups[0]["lr"]) is float
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    torch.load(tmp_path / "run.ckpt", weights_only=True)
+
+
 # the length of the run
 
 
@@ -284,6 +364,70 @@ def test_a_second_writer_can_be_dropped_without_an_edit_of_the_module(tmp_path):
     assert watch.first == planned(10)
 
 
+def test_a_dropped_one_cycle_leaves_its_peak_as_the_base_rate(tmp_path):
+    class Cycled(Regression):
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers()
+            return [optimizer], [torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.7, total_steps=9)]
+
+    watch = Watch()
+    trainer(tmp_path, LRSchedule(linear(), replace_schedulers=True), watch, max_steps=2).fit(Cycled(), loader())
+    assert watch.first == [0.7, 0.35]
+
+
+class InHook(Regression):
+    def on_train_batch_start(self, batch, batch_idx):
+        self.trainer.optimizers[0].param_groups[self.which]["lr"] = 0.5
+
+
+@pytest.mark.parametrize(("which", "name"), [(0, "group0"), (1, "head")])
+def test_a_writer_in_a_hook_is_found_out(tmp_path, which, name):
+    module = InHook()
+    module.which = which
+    run = trainer(tmp_path, LRSchedule(RECIPE), max_steps=5, logger=MemoryLogger(), log_every_n_steps=3)
+    with pytest.raises(
+        MisconfigurationException,
+        match=f"LRSchedule wrote 0.0?[51]+ as lr/SGD/{name}, .* changed it to 0.5. Remove that",
+    ):
+        run.fit(module, loader())
+
+
+@pytest.mark.parametrize(
+    "other", [StochasticWeightAveraging(swa_lrs=0.5), BackboneFinetuning()], ids=lambda other: type(other).__name__
+)
+def test_callbacks_that_write_rates_are_refused_by_name(tmp_path, other):
+    run = trainer(tmp_path, LRSchedule(RECIPE), other, max_steps=5)
+    with pytest.raises(
+        MisconfigurationException, match=f"LRSchedule and {type(other).__name__}. Remove one of the two"
+    ):
+        run.fit(Regression(), loader())
+
+
+def test_a_schedule_that_was_not_played_out_is_pointed_out(tmp_path):
+    class EveryFourth(Regression):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            self.manual_backward(super().training_step(batch, batch_idx))
+            if batch_idx % 4 == 3:
+                self.optimizers().step()
+                self.optimizers().zero_grad()
+
+    run = trainer(tmp_path, LRSchedule(linear()), max_epochs=1)
+    with pytest.warns(UserWarning, match="after 2 updates of SGD, but the schedule was made for 8. .*total=2"):
+        run.fit(EveryFourth(), loader(8))
+
+
+def test_groups_of_one_name_are_told_apart(tmp_path):
+    module, logger = Regression(), MemoryLogger()
+    groups = [{"params": [parameter], "name": "same"} for parameter in module.parameters()]
+    module.configure_optimizers = lambda: torch.optim.SGD(groups, lr=0.1)
+    trainer(tmp_path, LRSchedule(linear()), logger=logger, log_every_n_steps=1, max_steps=2).fit(module, loader())
+    assert logger.points.keys() == {f"lr/SGD/same-{index}" for index in range(4)}
+
+
 def test_deepspeed_is_refused_by_name_in_this_version(tmp_path):
     class DeepSpeedStrategy(SingleDeviceStrategy):
         pass
@@ -336,7 +480,8 @@ def test_logs_on_the_x_axis_of_self_log_and_at_its_rhythm(tmp_path):
 def test_two_optimizers_of_one_class_have_tags_of_their_own(tmp_path):
     logger = MemoryLogger()
     run = trainer(tmp_path, LRSchedule(linear()), logger=logger, log_every_n_steps=1, max_epochs=1)
-    run.fit(Gan(critic_steps=2), loader(3))
+    with pytest.warns(UserWarning, match=r"LRSchedule: Adam-1 has made 3 updates, .* LRSchedule\(..., total=...\)"):
+        run.fit(Gan(critic_steps=2), loader(3))
     assert logger.points["lr/Adam/group0"] == pytest.approx({step: 0.01 * (1 - step / 3) for step in range(3)})
     assert logger.points["lr/Adam-1/group0"].keys() == {0, 1, 2}
     assert run.callback_metrics["lr/Adam/group0"] == pytest.approx(0.01 / 3)
@@ -345,16 +490,25 @@ def test_two_optimizers_of_one_class_have_tags_of_their_own(tmp_path):
 # what it refuses to be built from
 
 
-@pytest.mark.parametrize("schedule", [None, 0.1, "wsd"])
+@pytest.mark.parametrize(
+    "schedule", [None, 0.1, "wsd", wsd, torch.nn.ReLU, lambda: 1.0, lambda step: None, lambda step: -1]
+)
 def test_refuses_what_is_no_schedule(schedule):
-    with pytest.raises(ValueError, match="schedule must be a recipe such as .*, a Schedule or a function, got"):
+    with pytest.raises(
+        ValueError, match=r"schedule must be a recipe such as|schedule\(0\) must be a finite number >= 0, got"
+    ):
         LRSchedule(schedule)
 
 
-@pytest.mark.parametrize("total", [0, -5, "50%", 0.5, "0", True])
+@pytest.mark.parametrize("total", [0, -5, "50%", 0.5, 10_000.0, "1e5", "0", True])
 def test_refuses_a_total_that_is_no_number_of_updates(total):
-    with pytest.raises(ValueError, match="total must be"):
+    with pytest.raises(ValueError, match=f"total must be a whole number of updates >= 1 .*, got {total!r}"):
         LRSchedule(RECIPE, total=total)
+
+
+def test_refuses_an_answer_that_is_neither_yes_nor_no():
+    with pytest.raises(ValueError, match="replace_schedulers must be True or False, got 'yes'"):
+        LRSchedule(RECIPE, replace_schedulers="yes")
 
 
 def test_rates_follow_the_plan_where_parameters_are_sharded(tmp_path):

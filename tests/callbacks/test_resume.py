@@ -106,6 +106,52 @@ def test_a_changed_configuration_is_in_force_and_said(tmp_path, rates, epochs):
         assert expected in str(warning.message)
 
 
+@pytest.mark.filterwarnings("ignore:LRSchedule. lr/SGD")
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        ({"accumulate_grad_batches": 2}, 6),
+        ({"limit_train_batches": 3}, 6),
+        ({"limit_train_batches": 2, "max_epochs": 5}, 6),
+    ],
+)
+@pytest.mark.parametrize("stop", [12, 9])
+def test_epochs_of_another_length_leave_what_is_left_to_the_schedule(tmp_path, stop, settings, left):
+    run = trainer(tmp_path, LRSchedule(linear()), SaveAt(tmp_path / "stop.ckpt", stop), max_epochs=4)
+    run.fit(Regression(), loader(6))
+    watch = Watch()
+    run = trainer(tmp_path, LRSchedule(linear()), watch, **{"max_epochs": 4, **settings})
+    run.fit(Regression(), loader(6), ckpt_path=tmp_path / "stop.ckpt")
+    assert len(watch.first) >= left
+    total = stop + len(watch.first)
+    assert watch.first == pytest.approx([0.1 * (1 - step / total) for step in range(stop, total)])
+
+
+def test_a_second_fit_from_an_older_checkpoint_takes_its_count(tmp_path):
+    run = trainer(tmp_path, SaveAt(tmp_path / "old.ckpt", 2), max_epochs=1)
+    run.fit(Regression(), loader(6))
+    watch = Watch()
+    run = trainer(tmp_path, LRSchedule(linear()), watch, max_epochs=1)
+    run.fit(Regression(), loader(6))
+    watch.rates.clear()
+    run.fit(Regression(), loader(6), ckpt_path=tmp_path / "old.ckpt")
+    assert watch.first == pytest.approx([0.1 * (1 - step / 6) for step in range(2, 6)])
+
+
+def test_a_checkpoint_before_the_first_batch_keeps_the_counts(tmp_path):
+    run = trainer(tmp_path, LRSchedule(RECIPE, total=18), SaveAt(tmp_path / "stop.ckpt", 6), max_epochs=1)
+    run.fit(Gan(critic_steps=2), loader(6))
+
+    class SaveEarly(Callback):
+        def on_fit_start(self, trainer, pl_module):
+            trainer.save_checkpoint(tmp_path / "early.ckpt")
+
+    run = trainer(tmp_path, SaveEarly(), LRSchedule(RECIPE, total=18), max_epochs=2)
+    run.fit(Gan(critic_steps=2), loader(6), ckpt_path=tmp_path / "stop.ckpt")
+    early = torch.load(tmp_path / "early.ckpt", weights_only=True)
+    assert early["callbacks"]["LRSchedule"]["updates"] == [6, 12]
+
+
 def test_extending_the_stable_phase_of_wsd_is_nothing_to_talk_about(tmp_path):
     run = trainer(tmp_path, LRSchedule(wsd(decay="20%")), SaveAt(tmp_path / "stop.ckpt", 6), max_epochs=2)
     run.fit(Regression(), loader(6))

@@ -51,11 +51,21 @@ def test_takes_the_loss_scale_off_the_norm_and_leaves_it_on_the_gradient():
     assert ours[0].grad[0].item() == pytest.approx(3 * 512)
 
 
-def test_a_gradient_that_is_not_finite_stays_where_it_is():
-    ours = parameters(1, float("inf"), 2)
+def test_a_gradient_that_is_nan_stays_where_it_is():
+    ours = parameters(1, float("nan"), 2)
     GradientReading(ours).clip_(ours, max_norm=0.1)
     assert ours[0].grad.tolist() == [1.0] * 3
     assert ours[2].grad.tolist() == [2.0] * 3
+
+
+def test_a_norm_that_overflows_clips_to_nothing():
+    """As torch does: no update is better than one of 1e25 times its size."""
+    ours = parameters(1e25, 2)
+    reading = GradientReading(ours)
+    reading.clip_(ours, max_norm=0.1)
+    assert ours[0].grad.tolist() == ours[1].grad.tolist() == [0.0] * 3
+    assert reading.total == float("inf")
+    assert reading.clipped == 0
 
 
 def test_no_gradient_at_all_is_a_norm_of_zero():

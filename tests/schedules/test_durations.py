@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +29,11 @@ def test_a_decimal_fraction_is_exact():
     assert parse_duration("warmup", "10%").steps(10 * 2**60) == 2**60
 
 
+def test_numpys_numbers_are_numbers():
+    assert parse_duration("warmup", np.int64(7)).steps(100) == 7
+    assert parse_duration("warmup", np.float64(0.07)).steps(100) == 7
+
+
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=5), st.integers(0, 2**63))
 def test_parts_of_at_most_the_whole_always_fit(shares, total):
     whole = max(1, sum(shares))
@@ -46,6 +52,11 @@ def test_parts_of_at_most_the_whole_always_fit(shares, total):
         (2000.0, "at most the whole run .* got 2000.0. For updates write 2000"),
         ("150%", "at most the whole run .* got '150%'"),
         ("2.5 steps", "warmup must be a whole number of updates, got '2.5 steps'"),
+        ("1,5", "warmup must be updates .*, got '1,5'"),
+        ("1__0", "warmup must be updates .*, got '1__0'"),
+        ("1e999999999 steps", "warmup must be updates .*, got '1e999999999 steps'"),
+        ("9" * 5_000, r"warmup must be updates .*, got '9999.*\.\.\..*999'"),
+        (1e300, r"at most the whole run .*, got 1e\+300\.$"),
         ("3 parsecs", "warmup must be updates .* or a part of the run .*, got '3 parsecs'"),
         ("", "warmup must be updates .*, got ''"),
         ("%", "warmup must be updates .*, got '%'"),
