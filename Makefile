@@ -35,7 +35,7 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest $(TESTS)
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m benchmarks $(BENCH)
+	$(BIN)/python -m benchmarks $(BENCH) $(if $(BENCH),,--check --md docs/benchmarks.md)
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W -b html docs docs/_build/html

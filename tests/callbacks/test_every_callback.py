@@ -226,7 +226,7 @@ trainer:
 """
 
 
-@pytest.mark.filterwarnings("ignore::jsonargparse.JsonargparseDeprecationWarning")  # Lightning's use of it
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")  # Lightning's use of it
 def test_can_be_written_in_yaml(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text(YAML)
