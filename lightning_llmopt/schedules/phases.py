@@ -2,9 +2,12 @@
 
 import math
 import operator
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import ClassVar
 
-from .shapes import SHAPES
+from .shapes import shape_named
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,12 @@ class Phase:
         steps: Length [updates], >= 0.
         start: Multiplier of the base rate where the phase begins [1], >= 0.
         end: Multiplier of the base rate where it ends [1], >= 0.
-        shape: Name of the curve between them, a key of ``SHAPES``.
+        shape: Name of the curve between them, a key of ``SHAPES`` with its settings, such as
+            ``"cosine"`` or ``"lowered_linear(0.7)"``.
 
     Raises:
-        ValueError: If a number is negative or not finite, or ``shape`` is unknown.
+        ValueError: If a number is negative or not finite, ``shape`` is unknown, or it is ``"exponential"``
+            and an end is 0.
 
     Example:
         >>> rise, fall = Phase("warmup", 4, 0.0, 1.0), Phase("decay", 4, 1.0, 0.0)
@@ -44,18 +49,18 @@ class Phase:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"Phase.{name} must be a finite number >= 0, got {value!r}.")
-        check_shape("Phase.shape", self.shape)
+        function, _ = shape_named("Phase.shape", self.shape)
+        if function.__name__ == "exponential" and self.steps and not min(self.start, self.end) > 0:
+            raise ValueError(
+                f"Phase.shape 'exponential' needs start and end above 0 (a floor), got {self.start!r} and {self.end!r}."
+            )
 
     def __call__(self, step: int) -> float:
         """Multiplier of update ``step`` of this phase, 0 <= step < steps."""
-        rising = self.end > self.start
-        over = step + 1 if rising else step
-        gone, to_go = SHAPES[self.shape](over / self.steps, (self.steps - over) / self.steps)
-        if gone == 0 or to_go == 0:  # exactly, whatever the rounding of the sum below
-            return self.start if gone == 0 else self.end
-        # The low end plus a share of the way up: no cancellation, and as monotone as the share.
-        value = self.start + (self.end - self.start) * gone if rising else self.end + (self.start - self.end) * to_go
-        return min(value, max(self.start, self.end))
+        if self.start == self.end:
+            return self.end
+        function, settings = shape_named("Phase.shape", self.shape)
+        return function(self.start, self.end, step + (self.end > self.start), self.steps, *settings)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -79,11 +84,13 @@ class Schedule:
     """
 
     phases: tuple[Phase, ...]
+    _ends: ClassVar[list[int]]  # first update after each phase; set for every instance, no part of its value
 
     def __init__(self, *phases: Phase) -> None:
         if not phases:
             raise ValueError("Schedule needs at least one phase, got none.")
         object.__setattr__(self, "phases", phases)
+        object.__setattr__(self, "_ends", list(accumulate(phase.steps for phase in phases)))
 
     def __repr__(self) -> str:
         return f"Schedule({', '.join(map(repr, self.phases))})"
@@ -91,7 +98,7 @@ class Schedule:
     @property
     def total_steps(self) -> int:
         """Length of all phases together [updates]."""
-        return sum(phase.steps for phase in self.phases)
+        return self._ends[-1]
 
     def __call__(self, step: int) -> float:
         """Multiplier of update number ``step``, counted from 0; after the last phase, its end value.
@@ -103,22 +110,12 @@ class Schedule:
         step = operator.index(step)
         if step < 0:
             raise ValueError(f"step must be >= 0, got {step}.")
-        for phase in self.phases:
-            if step < phase.steps:
-                return phase(step)
-            step -= phase.steps
-        return self.phases[-1].end
+        index = bisect_right(self._ends, step)
+        if index == len(self.phases):
+            return self.phases[-1].end
+        phase = self.phases[index]
+        return phase(step - self._ends[index] + phase.steps)
 
     def phase_at(self, step: int) -> Phase:
         """The phase that update number ``step`` belongs to; after the end, the last one."""
-        for phase in self.phases:
-            if step < phase.steps:
-                return phase
-            step -= phase.steps
-        return self.phases[-1]
-
-
-def check_shape(name: str, shape: str) -> None:
-    """Refuse a ``shape`` that is not in ``SHAPES``; ``name`` is what the user called it."""
-    if shape not in SHAPES:
-        raise ValueError(f"{name} must be one of {sorted(SHAPES)}, got {shape!r}.")
+        return self.phases[min(bisect_right(self._ends, step), len(self.phases) - 1)]

@@ -1,9 +1,15 @@
 """Schedules whose lengths still wait for the length of the run."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from .durations import Duration
 from .phases import Phase, Schedule
+from .shapes import power_law
+
+_MOST_CYCLES = 10_000
+_ONE_UPDATE = Duration(Fraction(1))
 
 
 @dataclass(frozen=True)
@@ -13,20 +19,52 @@ class PhaseSpec:
     Args:
         name: Name of the phase.
         duration: Its length; ``None`` for whatever the other phases leave over.
-        start: Multiplier where it begins [1].
+        until: Whether ``duration`` is not its length but where it ends, counted from the beginning of the run.
+        start: Multiplier where it begins [1]; ``None`` for where the phase before it ends.
         end: Multiplier where it ends [1].
-        shape: Name of the curve between them, a key of ``SHAPES``.
+        shape: Name of the curve between them, a key of ``SHAPES`` with its settings.
     """
 
     name: str
     duration: Duration | None
-    start: float
+    start: float | None
     end: float
     shape: str = "linear"
+    until: bool = False
 
-    def of_length(self, steps: int) -> Phase:
+    def of_length(self, steps: int, *, total_steps: int, before: float) -> Phase:
+        """This phase, ``steps`` updates long, after one that ended at ``before``."""
+        return Phase(self.name, steps, before if self.start is None else self.start, self.end, self.shape)
+
+
+@dataclass(frozen=True)
+class HalfLifeSpec(PhaseSpec):
+    """A fall that halves every ``half_life``, from where the phase before it ends; ``end`` is not used."""
+
+    half_life: Duration = _ONE_UPDATE
+
+    def of_length(self, steps: int, *, total_steps: int, before: float) -> Phase:
         """This phase, ``steps`` updates long."""
-        return Phase(self.name, steps, self.start, self.end, self.shape)
+        half_life = self.half_life.steps(total_steps)
+        if half_life < 1:
+            raise ValueError(f"half_life must be at least 1 update, got {self.half_life} of {total_steps}.")
+        return Phase(self.name, steps, before, before * 0.5 ** (steps / half_life), "exponential")
+
+
+@dataclass(frozen=True)
+class PowerLawSpec(PhaseSpec):
+    """A power of the time since training began, in which the phase begins at ``knee``; ``end`` is not used."""
+
+    knee: Duration = _ONE_UPDATE
+    exponent: float = -0.5
+
+    def of_length(self, steps: int, *, total_steps: int, before: float) -> Phase:
+        """This phase, ``steps`` updates long."""
+        knee = self.knee.steps(total_steps)
+        if knee < 1:
+            raise ValueError(f"timescale must be at least 1 update, got {self.knee} of {total_steps}.")
+        end = power_law(before, 0.0, steps, steps, knee, self.exponent)
+        return Phase(self.name, steps, before, end, f"power_law({knee}, {self.exponent!r})")
 
 
 @dataclass(frozen=True)
@@ -60,44 +98,140 @@ class ScheduleSpec:
         """
         if total_steps is None:
             return self._resolve_open()
-        if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
-            raise ValueError(f"total_steps must be a whole number of updates >= 1, got {total_steps!r}.")
-
-        fixed = [phase.duration.steps(total_steps) if phase.duration else 0 for phase in self.phases]
-        rest = total_steps - sum(fixed)
-        if rest < 0:
-            raise ValueError(self._arithmetic(total_steps))
-        lengths = [steps if phase.duration else rest for phase, steps in zip(self.phases, fixed, strict=True)]
-        return Schedule(
-            *(phase.of_length(steps) for phase, steps in zip(self.phases, lengths, strict=True) if steps > 0)
-        )
+        check_total_steps(total_steps)
+        return chain(self.phases, self._lengths(total_steps), total_steps=total_steps)
 
     def needs_total_steps(self) -> bool:
         """Whether the curve depends on the length of the run."""
         *head, last = self.phases
-        return not (
-            last.duration is None
-            and last.start == last.end
-            and all(phase.duration and not phase.duration.relative for phase in head)
-        )
+        endless = last.duration is None and (last.start == last.end or isinstance(last, PowerLawSpec))
+        lengths = [phase.duration for phase in head]
+        lengths += [phase.knee for phase in self.phases if isinstance(phase, PowerLawSpec)]
+        return not endless or any(length is None or length.relative for length in lengths)
 
     def _resolve_open(self) -> Schedule:
-        """The schedule of a run without a known end: its last phase is flat, so its value simply holds."""
+        """The schedule of a run without a known end: its last phase has no end either."""
         if self.needs_total_steps():
             raise ValueError(f"{self.recipe} needs total_steps, the length of the run in updates; got None.")
         *head, last = self.phases
-        known = [phase.of_length(phase.duration.steps(0)) for phase in head if phase.duration]
-        return Schedule(*(phase for phase in known if phase.steps > 0), last.of_length(0))
+        lengths = [phase.duration.steps(0) for phase in head if phase.duration]
+        endless = 2**63 if isinstance(last, PowerLawSpec) else 0  # a flat phase of no length holds its value for ever
+        return chain(self.phases, [*lengths, endless], total_steps=0)
 
-    def _arithmetic(self, total_steps: int) -> str:
-        """Why the phases do not fit, with the sum written out."""
-        fixed = [(phase.name, phase.duration) for phase in self.phases if phase.duration]
-        terms = " + ".join(
-            f"{name} {duration.steps(total_steps)}" + (f" ({duration})" if duration.relative else "")
-            for name, duration in fixed
-        )
-        needed = sum(duration.steps(total_steps) for _, duration in fixed)
-        return (
-            f"{self.recipe} does not fit into the run: {terms} = {needed} updates, but total_steps is {total_steps}. "
-            "Shorten the phases or lengthen the run."
-        )
+    def _lengths(self, total_steps: int) -> list[int]:
+        """Updates of each phase."""
+        lengths: list[int] = []
+        for phase in self.phases:
+            steps = phase.duration.steps(total_steps) if phase.duration else 0
+            if phase.until and steps < sum(lengths):
+                raise ValueError(
+                    f"{self.recipe} does not fit together: {phase.name} is to end at update {steps} "
+                    f"({phase.duration}), but the phases before it end at update {sum(lengths)}. Shorten them or let it "
+                    "end later."
+                )
+            lengths.append(steps - sum(lengths) if phase.until else steps)
+        rest = total_steps - sum(lengths)
+        if rest < 0:
+            parts = [(phase.name, steps, phase.duration) for phase, steps in zip(self.phases, lengths, strict=True)]
+            raise ValueError(does_not_fit(self.recipe, parts, total_steps))
+        return [steps if phase.duration else rest for phase, steps in zip(self.phases, lengths, strict=True)]
+
+
+@dataclass(frozen=True)
+class CyclesSpec(ScheduleSpec):
+    """A warmup, then falls that start again from the top, each ``factor`` times as long as the one before.
+
+    The last cycle is as long as all are: a run that ends within it ends on its way down.
+    """
+
+    first: Duration = _ONE_UPDATE
+    factor: int = 1
+
+    def resolve(self, *, total_steps: int | None) -> Schedule:
+        """As many cycles as it takes to fill the run."""
+        if total_steps is None and self.first.relative:
+            raise ValueError(f"{self.recipe} needs total_steps, the length of the run in updates; got None.")
+        if total_steps is None:
+            raise ValueError(f"{self.recipe} needs total_steps to know its number of cycles; got None.")
+        check_total_steps(total_steps)
+        warmup, cycle = self.phases
+        length = self.first.steps(total_steps)
+        covered = warmup.duration.steps(total_steps) if warmup.duration else 0
+        if covered > total_steps or not length >= 1:
+            parts = [("warmup", covered, warmup.duration), ("first_cycle", length, self.first)]
+            raise ValueError(does_not_fit(self.recipe, parts, total_steps))
+        lengths = [covered]
+        while covered < total_steps:
+            lengths.append(length)
+            covered, length = covered + length, length * self.factor
+            if len(lengths) > _MOST_CYCLES:
+                raise ValueError(
+                    f"{self.recipe}: first_cycle must leave at most {_MOST_CYCLES} cycles in a run of {total_steps} "
+                    f"updates, got {self.first}."
+                )
+        phases = [warmup, *(replace(cycle, name=f"cycle {number}") for number in range(1, len(lengths)))]
+        return chain(phases, lengths, total_steps=total_steps)
+
+    def needs_total_steps(self) -> bool:
+        """Always: it says how many cycles there are."""
+        return True
+
+
+@dataclass(frozen=True)
+class SequenceSpec(ScheduleSpec):
+    """Whole schedules one after the other, each in a run of its own length."""
+
+    parts: tuple[tuple[ScheduleSpec, Duration | None], ...] = ()
+
+    def resolve(self, *, total_steps: int | None) -> Schedule:
+        """Every part in its own length; the one without a length takes what is left over."""
+        if total_steps is None:
+            raise ValueError(f"{self.recipe} needs total_steps, the length of the run in updates; got None.")
+        check_total_steps(total_steps)
+        fixed = [length.steps(total_steps) if length else 0 for _, length in self.parts]
+        rest = total_steps - sum(fixed)
+        if rest < 0:
+            named = [(spec.recipe, steps, length) for (spec, length), steps in zip(self.parts, fixed, strict=True)]
+            raise ValueError(does_not_fit(self.recipe, named, total_steps))
+        phases: list[Phase] = []
+        for (spec, length), steps in zip(self.parts, fixed, strict=True):
+            own = steps if length else rest
+            if own:
+                phases.extend(spec.resolve(total_steps=own).phases)
+        return Schedule(*phases)
+
+    def needs_total_steps(self) -> bool:
+        """Always."""
+        return True
+
+
+def chain(specs: Sequence[PhaseSpec], lengths: Sequence[int], *, total_steps: int) -> Schedule:
+    """The phases of these lengths, one after the other; empty ones are left out, but for an endless last one."""
+    phases: list[Phase] = []
+    before = 1.0
+    for spec, steps in zip(specs, lengths, strict=True):
+        if steps > 0 or (total_steps == 0 and spec is specs[-1]):
+            phases.append(spec.of_length(steps, total_steps=total_steps, before=before))
+            before = phases[-1].end
+    return Schedule(*phases)
+
+
+def check_total_steps(total_steps: int) -> None:
+    """Refuse what is no length of a run.
+
+    Raises:
+        ValueError: If it is not a whole number >= 1.
+    """
+    if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
+        raise ValueError(f"total_steps must be a whole number of updates >= 1, got {total_steps!r}.")
+
+
+def does_not_fit(recipe: str, parts: Sequence[tuple[str, int, Duration | None]], total_steps: int) -> str:
+    """Why the parts (name, updates, as written) do not fit into the run, with the sum written out."""
+    known = [(name, steps, length) for name, steps, length in parts if length is not None]
+    terms = " + ".join(f"{name} {steps}" + (f" ({length})" if length.relative else "") for name, steps, length in known)
+    needed = sum(steps for _, steps, _ in known)
+    return (
+        f"{recipe} does not fit into the run: {terms} = {needed} updates, but total_steps is {total_steps}. "
+        "Shorten the phases or lengthen the run."
+    )

@@ -1,0 +1,44 @@
+"""All recipes by their names."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .spec import ScheduleSpec
+
+Recipe = TypeVar("Recipe", bound=Callable[..., ScheduleSpec])
+
+RECIPES: dict[str, Callable[..., ScheduleSpec]] = {}
+
+
+def recipe(function: Recipe) -> Recipe:
+    """Enter ``function`` into RECIPES under its own name."""
+    RECIPES[function.__name__] = function
+    return function
+
+
+def by_name(name: str, **settings: Any) -> ScheduleSpec:
+    """The recipe of that name with these settings, for YAML and command lines.
+
+    Args:
+        name: Key of ``RECIPES``, such as ``"cosine"``.
+        **settings: Its keyword arguments.
+
+    Raises:
+        ValueError: If there is no such recipe, it takes no such setting, or a setting is refused.
+
+    Example:
+        >>> from lightning_llmopt.schedules import cosine
+        >>> by_name("cosine", warmup="2%") == cosine(warmup="2%")
+        True
+    """
+    if name not in RECIPES:
+        raise ValueError(f"schedule must be one of {sorted(RECIPES)}, got {name!r}.")
+    known = inspect.signature(RECIPES[name]).parameters
+    for setting in settings:
+        if setting not in known:
+            raise ValueError(f"{name} takes {sorted(known)}, got {setting!r}.")
+    missing = [setting for setting, rule in known.items() if rule.default is rule.empty and setting not in settings]
+    if missing:
+        raise ValueError(f"{name} needs {missing}, got {sorted(settings)}.")
+    return RECIPES[name](**settings)

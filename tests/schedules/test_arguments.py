@@ -1,0 +1,57 @@
+"""What every recipe refuses, worded once."""
+
+import math
+
+import pytest
+
+from lightning_llmopt.schedules import RECIPES, cosine, one_cycle, wsd
+
+NEEDED = {"cosine_restarts": {"first_cycle": 10}, "rewarm": {"first_warmup": 10}}
+BAD = {
+    "warmup": [(-1, "warmup must be >= 0, got -1"), ("3 parsecs", "warmup must be updates .*, got '3 parsecs'")],
+    "decay": [(-0.1, "decay must be"), ("banana", "decay must be")],
+    "floor": [
+        (1.5, r"floor must be a number in \[0, 1\] \(a share\), got 1.5"),
+        (math.nan, "floor must be a number in .*, got nan"),
+        ("10%", "floor must be a number in .*, got '10%'"),
+        (True, "floor must be a number in .*, got True"),
+    ],
+    "shape": [("banana", r"shape must be one of \[.*\], got 'banana'")],
+    "warmup_shape": [("banana", r"warmup_shape must be one of \[.*\], got 'banana'")],
+    "warmup_start": [(-1, r"warmup_start must be a number in \[0, 1\]")],
+}
+
+
+def takes(name):
+    return RECIPES[name].__kwdefaults__ or {}
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "value", "message"),
+    [
+        (name, argument, value, message)
+        for name in RECIPES
+        for argument, bad in BAD.items()
+        if argument in takes(name)
+        for value, message in bad
+    ],
+)
+def test_every_recipe_refuses_it_by_name(name, argument, value, message):
+    with pytest.raises(ValueError, match=message):
+        RECIPES[name](**{**NEEDED.get(name, {}), argument: value})
+
+
+def test_an_exponential_needs_both_ends_above_zero():
+    with pytest.raises(ValueError, match=r"shape 'exponential' needs floor > 0, got 0.0"):
+        wsd(shape="exponential")
+    with pytest.raises(ValueError, match=r"warmup_shape 'exponential' needs warmup_start > 0, got 0.0"):
+        cosine(warmup=5, warmup_shape="exponential")
+    cosine(warmup_shape="exponential").resolve(total_steps=5)  # no warmup, no need
+    schedule = wsd(warmup=4, decay=4, floor=0.01, shape="exponential", warmup_shape="exponential", warmup_start=0.01)
+    values = [schedule.resolve(total_steps=10)(step) for step in (0, 3, 8, 10)]
+    assert values == pytest.approx([0.01**0.75, 1.0, 0.1, 0.01])
+
+
+def test_one_cycle_names_its_shape():
+    with pytest.raises(ValueError, match="shape must be one of"):
+        one_cycle(shape="banana")
