@@ -3,8 +3,10 @@
 Checked against lightning 2.6.6. ``tests/test__lightning.py`` fails when a private name used here moves.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException as MisconfigurationException
 from lightning.pytorch import Callback as Callback
 from lightning.pytorch import LightningModule as LightningModule
@@ -14,6 +16,13 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler as Gradien
 from lightning.pytorch.callbacks import ProgressBar as ProgressBar
 from lightning.pytorch.utilities import rank_zero_warn as rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden as is_overridden
+
+Hook = TypeVar("Hook", bound=Callable[..., None])
+
+
+def not_compiled(hook: Hook) -> Hook:
+    """Keep a hook out of ``torch.compile(optimizer.step)``: Lightning runs it inside the step, and it counts."""
+    return torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
 
 
 def logger_step(trainer: Trainer) -> int:

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
+
+from .._lightning import not_compiled
 
 
 class AppliedUpdates:
@@ -58,14 +59,14 @@ class AppliedUpdates:
         self._depth.clear()  # a step that raised never came back
 
     def _before(self, index: int) -> Callable[[Optimizer, Any, Any], None]:
-        @torch.compiler.disable  # type: ignore[untyped-decorator]
+        @not_compiled
         def before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             self._depth[index] = self._depth.get(index, 0) + 1
 
         return before_step
 
     def _hook(self, index: int) -> Callable[[Optimizer, Any, Any], None]:
-        @torch.compiler.disable  # type: ignore[untyped-decorator] # counting inside a compiled step would recompile it every update
+        @not_compiled
         def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             self._depth[index] = self._depth.get(index, 1) - 1
             if self._depth[index]:

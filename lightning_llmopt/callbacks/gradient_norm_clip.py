@@ -9,6 +9,7 @@ from .._lightning import (
     MisconfigurationException,
     Trainer,
     is_overridden,
+    not_compiled,
     rank_zero_warn,
 )
 from ..gradients import check_max_norm
@@ -59,6 +60,7 @@ class GradientNormClip(Callback):
         run_last(trainer, self)
 
     @override
+    @not_compiled
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Scale the gradients in place."""
         reading = reading_for(trainer, optimizer, self)

@@ -6,7 +6,7 @@ import torch
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from .._lightning import Callback, LightningModule, Trainer, is_logging_step
+from .._lightning import Callback, LightningModule, Trainer, is_logging_step, not_compiled
 from ..gradients import GradientReading
 from ._bar import hide, show
 from ._log import write
@@ -70,6 +70,7 @@ class GradientNormMonitor(Callback):
         show(trainer, "grad_norm", self._shown)
 
     @override
+    @not_compiled
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Take a reading if this update is to be logged."""
         if is_logging_step(trainer, self.every_n_steps):

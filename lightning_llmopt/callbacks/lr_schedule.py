@@ -13,6 +13,7 @@ from .._lightning import (
     Trainer,
     is_logging_step,
     logger_step,
+    not_compiled,
     rank_zero_warn,
 )
 from ..schedules import Schedule, ScheduleSpec, parse_duration
@@ -131,6 +132,7 @@ class LRSchedule(Callback):
         show(trainer, "phase", lambda: self._in_force[1])
 
     @override
+    @not_compiled
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Note the rates in force, and whether there is anything to apply."""
         if self._updates is None or self._rates is None:

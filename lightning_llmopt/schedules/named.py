@@ -155,12 +155,13 @@ def inverse_sqrt(
         >>> [round(schedule(step), 4) for step in (0, 3, 4, 8, 16)]
         [0.25, 1.0, 1.0, 0.7071, 0.5]
     """
+    rise = rising(warmup, warmup_shape, 0.0)
     knee = parse_duration("timescale", warmup if timescale is None else timescale)
     if knee.amount == 0:
         raise ValueError(f"timescale (by default warmup) must be > 0, got {str(knee)!r}.")
     decay = PowerLawSpec("decay", None, None, 0.0, knee=knee, exponent=-0.5)
     last = falling("cooldown", parse_duration("cooldown", cooldown), floor, shape, start=None)
-    return ScheduleSpec("inverse_sqrt", (rising(warmup, warmup_shape, 0.0), decay, *_unless_empty(last)))
+    return ScheduleSpec("inverse_sqrt", (rise, decay, *_unless_empty(last)))
 
 
 @recipe
@@ -199,13 +200,14 @@ def power(
     """
     if isinstance(exponent, bool) or not isinstance(exponent, int | float) or not -math.inf < exponent < 0:
         raise ValueError(f"exponent must be a finite number < 0, got {exponent!r}.")
+    rise = rising(warmup, "linear", 0.0)
     turn = parse_duration("knee", warmup if knee is None else knee)
     if turn.amount == 0:
         raise ValueError(f"knee (by default warmup) must be > 0, got {str(turn)!r}.")
     hold = PhaseSpec("stable", turn, 1.0, 1.0, until=True)
     law = PowerLawSpec("power", None, None, 0.0, knee=turn, exponent=float(exponent))
     last = falling("decay", parse_duration("decay", decay), floor, shape, start=None)
-    return ScheduleSpec("power", (rising(warmup, "linear", 0.0), hold, law, *_unless_empty(last)))
+    return ScheduleSpec("power", (rise, hold, law, *_unless_empty(last)))
 
 
 @recipe

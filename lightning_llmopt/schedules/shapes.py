@@ -154,7 +154,22 @@ def power_law(start: float, end: float, over: int, steps: int, knee: float, expo
         >>> [power_law(1.0, 0.5, over, 12, 4) for over in (0, 12)]
         [1.0, 0.5]
     """
-    return start * ((knee + over) / knee) ** exponent
+    began = int(knee)  # in integers throughout: large update numbers are exact
+    return start * ((began + over) / began) ** exponent
+
+
+@_shape
+def halving(start: float, end: float, over: int, steps: int, half_life: float) -> float:
+    """Half of what it was every ``half_life`` updates; ``end`` is where that leads.
+
+    Source: Hu et al. 2024 (MiniCPM), https://arxiv.org/abs/2404.06395.
+
+    Example:
+        >>> [halving(1.0, 0.25, over, 4, 2) for over in (0, 2, 4)]
+        [1.0, 0.5, 0.25]
+    """
+    halvings, rest = divmod(over, int(half_life))
+    return math.ldexp(start * 0.5 ** (rest / int(half_life)), -halvings)
 
 
 @lru_cache(maxsize=1024)
@@ -191,9 +206,11 @@ def _check_settings(name: str, shape: str, settings: tuple[float, ...]) -> None:
     for setting in settings:
         if kind == "polynomial" and not 0 < setting < math.inf:
             raise ValueError(f"{name}: a power must be finite and > 0, got {shape!r}.")
-        if kind == "power_law" and (setting == 0 or not math.isfinite(setting)):
-            raise ValueError(f"{name}: knee and exponent must be finite and not 0, got {shape!r}.")
-        if kind not in ("polynomial", "power_law") and not 0 <= setting <= 1:
+        if kind == "power_law" and not (math.isfinite(setting) and (setting < 0 or setting >= 1)):
+            raise ValueError(f"{name}: knee must be >= 1 update and the exponent < 0, got {shape!r}.")
+        if kind == "halving" and not (setting >= 1 and setting.is_integer()):
+            raise ValueError(f"{name}: a half-life must be a whole number of updates >= 1, got {shape!r}.")
+        if kind not in ("polynomial", "power_law", "halving") and not 0 <= setting <= 1:
             raise ValueError(f"{name}: shares of the gap must be in [0, 1], got {shape!r}.")
 
 

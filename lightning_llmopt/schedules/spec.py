@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from .durations import Duration
 from .phases import Phase, Schedule
-from .shapes import power_law
+from .shapes import halving, power_law
 
 _MOST_CYCLES = 10_000
 _ONE_UPDATE = Duration(Fraction(1))
@@ -48,7 +48,8 @@ class HalfLifeSpec(PhaseSpec):
         half_life = self.half_life.steps(total_steps)
         if half_life < 1:
             raise ValueError(f"half_life must be at least 1 update, got {self.half_life} of {total_steps}.")
-        return Phase(self.name, steps, before, before * 0.5 ** (steps / half_life), "exponential")
+        end = halving(before, 0.0, steps, steps, half_life)
+        return Phase(self.name, steps, before, end, f"halving({half_life})")
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,8 @@ class ScheduleSpec:
             if phase.until and steps < sum(lengths):
                 raise ValueError(
                     f"{self.recipe} does not fit together: {phase.name} is to end at update {steps} "
-                    f"({phase.duration}), but the phases before it end at update {sum(lengths)}. Shorten them or let it "
-                    "end later."
+                    f"({phase.duration}), but the phases before it end at update {sum(lengths)}. Shorten them or let "
+                    "it end later."
                 )
             lengths.append(steps - sum(lengths) if phase.until else steps)
         rest = total_steps - sum(lengths)

@@ -35,6 +35,8 @@ def exact_value(name, start, end, over, steps, *settings):
     if name == "power_law":
         knee, exponent = settings
         return mpf(start) * ((mpf(knee) + over) / mpf(knee)) ** mpf(exponent)
+    if name == "halving":
+        return mpf(start) * mpf(0.5) ** (mpf(over) / mpf(int(settings[0])))
     return EXACT[name](mpf(start), mpf(end), mpf(over) / steps, *settings)
 
 

@@ -6,7 +6,11 @@ import pytest
 
 from lightning_llmopt.schedules import RECIPES, cosine, one_cycle, wsd
 
-NEEDED = {"cosine_restarts": {"first_cycle": 10}, "rewarm": {"first_warmup": 10}}
+NEEDED = {
+    "piecewise": {"points": {0: 1.0, 5: 0.5}},
+    "cosine_restarts": {"first_cycle": 10},
+    "rewarm": {"first_warmup": 10},
+}
 BAD = {
     "warmup": [(-1, "warmup must be >= 0, got -1"), ("3 parsecs", "warmup must be updates .*, got '3 parsecs'")],
     "decay": [(-0.1, "decay must be"), ("banana", "decay must be")],
