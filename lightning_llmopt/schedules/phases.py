@@ -47,7 +47,7 @@ class Phase:
             raise ValueError(f"Phase.steps must be a whole number of updates >= 0, got {self.steps!r}.")
         for name in ("start", "end"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"Phase.{name} must be a finite number >= 0, got {value!r}.")
         function, _ = shape_named("Phase.shape", self.shape)
         if function.__name__ == "exponential" and self.steps and not min(self.start, self.end) > 0:
@@ -89,6 +89,9 @@ class Schedule:
     def __init__(self, *phases: Phase) -> None:
         if not phases:
             raise ValueError("Schedule needs at least one phase, got none.")
+        for phase in phases:
+            if not isinstance(phase, Phase):
+                raise ValueError(f"Schedule takes Phases, one after the other, got {phase!r}.")
         object.__setattr__(self, "phases", phases)
         object.__setattr__(self, "_ends", list(accumulate(phase.steps for phase in phases)))
 

@@ -80,6 +80,11 @@ class ScheduleSpec:
     recipe: str
     phases: tuple[PhaseSpec, ...]
 
+    def __post_init__(self) -> None:
+        if sum(phase.duration is None for phase in self.phases) > 1:
+            open_ones = [phase.name for phase in self.phases if phase.duration is None]
+            raise ValueError(f"{self.recipe}: at most one phase may be without a duration, got {open_ones}.")
+
     def resolve(self, *, total_steps: int | None) -> Schedule:
         """The schedule for a run of ``total_steps`` updates.
 

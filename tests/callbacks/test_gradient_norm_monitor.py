@@ -146,6 +146,22 @@ def test_an_update_without_a_gradient_is_not_logged(tmp_path):
     assert logger.points["grad_norm/total"].keys() == {0, 2}
 
 
+def test_a_reading_of_a_run_that_failed_is_not_logged_in_the_next(tmp_path):
+    class Fails(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            if self.fails and monitor._readings:
+                raise RuntimeError("boom")
+
+    monitor, logger = GradientNormMonitor(3), MemoryLogger()
+    Fails.fails = True
+    with pytest.raises(RuntimeError, match="boom"):
+        trainer(tmp_path, monitor, max_steps=6).fit(Regression(Fails), loader())
+    Fails.fails = False
+    trainer(tmp_path, monitor, logger=logger, max_steps=6).fit(Regression(Fails), loader())
+    assert logger.points["grad_norm/total"].keys() == {2, 5}
+
+
 def test_two_processes_log_once_and_the_same_number_as_one_process(tmp_path):
     data = list(loader(4))
 

@@ -91,7 +91,7 @@ def test_each_optimizer_follows_its_own_updates(tmp_path, critic_steps):
     assert seen[1] == [0.04 * schedule(step) for step in range(6 * critic_steps)]
 
 
-@pytest.mark.parametrize("settings", [{"max_epochs": 1}, {"max_steps": 12}])
+@pytest.mark.parametrize("settings", [{"max_epochs": 1}, {"max_steps": 12}, {"max_steps": 11}])
 def test_two_optimizers_share_the_run_and_not_the_count(tmp_path, settings):
     watch = Watch()
     trainer(tmp_path, LRSchedule(linear()), watch, **settings).fit(Gan(), loader(6))

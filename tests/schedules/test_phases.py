@@ -87,6 +87,7 @@ def test_accepts_any_integer_and_nothing_else():
         ({"steps": -1}, "Phase.steps must be a whole number of updates >= 0, got -1"),
         ({"steps": 2.0}, "Phase.steps must be a whole number of updates >= 0, got 2.0"),
         ({"steps": True}, "Phase.steps must be a whole number of updates >= 0, got True"),
+        ({"start": "0"}, "Phase.start must be a finite number >= 0, got '0'"),
         ({"start": -0.1}, "Phase.start must be a finite number >= 0, got -0.1"),
         ({"end": math.nan}, "Phase.end must be a finite number >= 0, got nan"),
         ({"end": math.inf}, "Phase.end must be a finite number >= 0, got inf"),
@@ -100,6 +101,11 @@ def test_accepts_any_integer_and_nothing_else():
 def test_refuses_bad_values_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
         Phase(**{"name": "phase", "steps": 1, "start": 0.0, "end": 1.0, **settings})
+
+
+def test_refuses_what_is_no_phase():
+    with pytest.raises(ValueError, match="Schedule takes Phases, one after the other, got 'warmup'"):
+        Schedule("warmup")
 
 
 def test_refuses_an_empty_schedule():

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from lightning_llmopt.schedules import Phase, Schedule, constant, cosine, wsd
+from lightning_llmopt.schedules import Phase, PhaseSpec, Schedule, ScheduleSpec, constant, cosine, wsd
 
 
 def test_the_phase_without_a_length_takes_what_is_left():
@@ -51,6 +51,12 @@ def test_a_run_without_a_known_end_suits_nothing_else(spec):
 def test_refuses_a_length_that_is_none(total_steps):
     with pytest.raises(ValueError, match="total_steps must be a whole number of updates >= 1, got"):
         wsd().resolve(total_steps=total_steps)
+
+
+def test_only_one_phase_can_take_what_is_left():
+    twice = PhaseSpec("a", None, 1.0, 1.0), PhaseSpec("b", None, 1.0, 0.0)
+    with pytest.raises(ValueError, match=r"mine: at most one phase may be without a duration, got \['a', 'b'\]"):
+        ScheduleSpec("mine", twice)
 
 
 def test_is_a_value():
