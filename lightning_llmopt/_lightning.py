@@ -46,8 +46,9 @@ def batches_behind(trainer: Trainer) -> int:
     """
     fit_loop, progress = trainer.fit_loop, trainer.fit_loop.epoch_loop.batch_progress
     done = progress.current.ready
-    inside = fit_loop.restarted_mid_epoch and not progress.is_last_batch and done < trainer.num_training_batches
-    return done if inside else 0
+    if fit_loop.restarted_mid_epoch and progress.is_last_batch:  # saved by the validation at an epoch's end
+        return 0 if fit_loop.epoch_loop.restarted_on_train_batch_end else int(trainer.num_training_batches)
+    return done if fit_loop.restarted_mid_epoch and done < trainer.num_training_batches else 0
 
 
 def loss_scaler(trainer: Trainer) -> Any | None:

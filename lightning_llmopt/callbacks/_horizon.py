@@ -1,9 +1,17 @@
 """How many updates each optimizer will make: the Trainer's own estimate is 0, -1 or inf where it matters."""
 
 import math
+from typing import Any
 
 from .._lightning import GradientAccumulationScheduler, MisconfigurationException, Trainer, batches_behind
 from ..schedules import Schedule, ScheduleSpec
+
+
+def what_sets_the_length(trainer: Trainer) -> list[Any]:
+    """Everything that the length of a run depends on, as plain values: if it is unchanged, so is the length."""
+    schedulers: list[Any] = [callback.scheduling for callback in _accumulation_schedulers(trainer)]
+    windows = schedulers or [trainer.accumulate_grad_batches]
+    return [trainer.max_steps, trainer.max_epochs, float(trainer.num_training_batches), *windows]
 
 
 def updates_per_optimizer(trainer: Trainer) -> int | None:
@@ -42,13 +50,17 @@ def _accumulation_windows(trainer: Trainer) -> list[tuple[int, int]]:
     """(batches an update, number of epochs with that) for this epoch and those to come."""
     now, last = trainer.current_epoch, trainer.max_epochs or 0
     starts = {0: trainer.accumulate_grad_batches}
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, GradientAccumulationScheduler):
-            starts = dict(sorted(callback.scheduling.items()))
+    for callback in _accumulation_schedulers(trainer):
+        starts = dict(sorted(callback.scheduling.items()))
     ends = [*list(starts)[1:], max(last, now)]
     spans = zip(starts.items(), ends, strict=True)
     left = [(window, min(end, last) - max(start, now)) for (start, window), end in spans]
     return [(window, epochs) for window, epochs in left if epochs > 0]
+
+
+def _accumulation_schedulers(trainer: Trainer) -> list[GradientAccumulationScheduler]:
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, GradientAccumulationScheduler)]
 
 
 def resolve(spec: ScheduleSpec, trainer: Trainer, *, total: int | None) -> Schedule:

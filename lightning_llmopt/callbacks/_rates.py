@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from operator import is_
 from typing import Any
 
 from torch import Tensor
@@ -36,10 +37,7 @@ class ScheduledRates:
         self.optimizers = optimizers
         self.curve = curve
         self.counts = counts
-        for optimizer, known in zip(optimizers, bases, strict=True):
-            for group, base in zip(optimizer.param_groups, known, strict=False):
-                group["initial_lr"] = base  # a restored group brings the base rate of the old configuration
-        self._written = [_Written(optimizer) for optimizer in optimizers]
+        self._written = [_Written(optimizer, known) for optimizer, known in zip(optimizers, bases, strict=True)]
         for index in range(len(optimizers)):
             self.write(index)
 
@@ -50,13 +48,12 @@ class ScheduledRates:
             ValueError: If the curve's value is negative or not finite.
         """
         multiplier = multiplier_at(self.curve, self.counts[index])
-        if not self._written[index].is_current():
-            self._written[index] = _Written(self.optimizers[index])
         self._written[index].write(multiplier)
 
     def adopt_new_groups(self, index: int) -> None:
-        """Bring groups that were added since the last write under the schedule; their rate so far is their base."""
+        """Look the groups up again if others are in their place by now; a new one's rate so far is its base."""
         if not self._written[index].is_current():
+            self._written[index] = _Written(self.optimizers[index], self._written[index].bases)
             self.write(index)
 
     def rates(self, index: int) -> list[float]:
@@ -65,15 +62,14 @@ class ScheduledRates:
 
     def first_rate(self) -> float:
         """The rate in force of the first group of all; 0 if there is none."""
-        return next((written.rate_of_first() for written in self._written if written.length), 0.0)
+        return next((written.rate_of_first() for written in self._written if written.groups), 0.0)
 
     def strangers(self, index: int, *, all_groups: bool) -> Iterator[tuple[int, float, float]]:
         """(group, rate written, rate found) wherever somebody else changed a rate since the last write.
 
         Only the first group is looked at, unless ``all_groups``; rates held as tensors are not.
         """
-        if self._written[index].is_current():
-            yield from self._written[index].strangers(all_groups=all_groups)
+        yield from self._written[index].strangers(all_groups=all_groups)
 
     def phase(self, index: int) -> str | None:
         """Name of the phase of the coming update, if the curve has phases."""
@@ -90,15 +86,16 @@ class ScheduledRates:
 class _Written:
     """Where the rates of one optimizer go, looked up once: one factor an update is all that changes."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, known_bases: list[float]) -> None:
         self.optimizer = optimizer
-        self.length = len(optimizer.param_groups)  # 0 for what stands in for no optimizer
-        self.first = optimizer.param_groups[0] if self.length else None
+        self.groups = list(optimizer.param_groups)  # none for what stands in for no optimizer
         self.multiplier = 1.0
         self.bases: list[float] = []
         self.floats: list[tuple[dict[str, Any], float]] = []
         self.tensors: list[tuple[Tensor, float]] = []  # capturable and compiled steps hold on to the tensor
-        for group in optimizer.param_groups:
+        for index, group in enumerate(self.groups):
+            if index < len(known_bases):  # a state that was loaded brings base rates of its own
+                group["initial_lr"] = known_bases[index]
             base = group.setdefault("initial_lr", float(group["lr"]))
             self.bases.append(base)
             if isinstance(group["lr"], Tensor):
@@ -107,9 +104,9 @@ class _Written:
                 self.floats.append((group, base))
 
     def is_current(self) -> bool:
-        """False once a group was added or ``load_state_dict`` put other groups in place."""
+        """False once groups were added, replaced, or put in place by ``load_state_dict``."""
         groups = self.optimizer.param_groups
-        return len(groups) == self.length and (not groups or groups[0] is self.first)
+        return len(groups) == len(self.groups) and all(map(is_, groups, self.groups))
 
     def write(self, multiplier: float) -> None:
         """Put ``base * multiplier`` everywhere."""
@@ -129,9 +126,13 @@ class _Written:
 
     def strangers(self, *, all_groups: bool) -> Iterator[tuple[int, float, float]]:
         """(group, rate written, rate found) of the groups that hold something else by now."""
-        for group, base in self.floats if all_groups else self.floats[:1]:
-            if group["lr"] != base * self.multiplier:
-                yield self.optimizer.param_groups.index(group), base * self.multiplier, float(group["lr"])
+        for index in range(len(self.groups) if all_groups else min(1, len(self.groups))):
+            found, written = self.groups[index]["lr"], self.bases[index] * self.multiplier
+            replaced = (
+                all(found is not rate for rate, _ in self.tensors) if isinstance(found, Tensor) else found != written
+            )
+            if replaced:
+                yield index, written, float(found)
 
 
 def multiplier_at(curve: Curve, step: int) -> float:

@@ -18,7 +18,7 @@ from .._lightning import (
 )
 from ..schedules import Schedule, ScheduleSpec, parse_duration
 from ._bar import hide, show
-from ._horizon import resolve, updates_per_optimizer
+from ._horizon import resolve, updates_per_optimizer, what_sets_the_length
 from ._log import write
 from ._optimizers import group_names, index_of, may_step, optimizer_names
 from ._rates import ScheduledRates, base_rates, check_curve
@@ -69,6 +69,7 @@ class LRSchedule(Callback):
     _counts: list[int] | None
     _saved: dict[str, Any] | None
     _length: int | None
+    _run: list[Any]
     _left_at: int
     _logged: dict[int, int]
     _past_end: set[int]
@@ -120,7 +121,8 @@ class LRSchedule(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Everything is restored by now: resolve the schedule, write the first rates, start counting."""
         self._counts = counts = self._applied_so_far(trainer)
-        self._length = self.total or updates_per_optimizer(trainer)
+        length = self._length_of(trainer)
+        self._length = self.total or length
         schedule, self._past_end = self.schedule, set()
         curve = resolve(schedule, trainer, total=self._length) if isinstance(schedule, ScheduleSpec) else schedule
         self._rates = rates = ScheduledRates(list(trainer.optimizers), self._bases, curve, counts)
@@ -140,8 +142,8 @@ class LRSchedule(Callback):
         index = index_of(trainer, optimizer)
         self._updates.about_to_step(index, empty=not may_step(optimizer))
         due, step = is_logging_step(trainer), logger_step(trainer)
-        self._refuse_strangers(trainer, index, all_groups=due)
         self._rates.adopt_new_groups(index)
+        self._refuse_strangers(trainer, index, all_groups=due)
         self._note(index)
         self._say_past_end(trainer, index)
         if due and self._logged.get(index) != step:
@@ -169,7 +171,8 @@ class LRSchedule(Callback):
             if optimizer.param_groups and self._length and count < 0.9 * self._length:
                 rank_zero_warn(
                     f"LRSchedule: the run ended after {count} updates of {name}, but the schedule was made for "
-                    f"{self._length}. If it makes fewer updates than batches, say LRSchedule(..., total={count})."
+                    f"{self._length}, so its end was not reached. If the run is meant to be that long, say "
+                    f"LRSchedule(..., total={count})."
                 )
 
     @override
@@ -184,16 +187,26 @@ class LRSchedule(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        """Applied updates of each optimizer, and the rates of its next update."""
+        """Applied updates of each optimizer, the rates of its next update, and what the length of the run came from."""
         if self._rates is None or self._counts is None:
             return self._saved or {}
         rates = [self._rates.rates(index) for index in range(len(self._counts))]
-        return {"updates": list(self._counts), "rates": rates}
+        return {"updates": list(self._counts), "rates": rates, "run": list(self._run)}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep what was saved until training starts."""
         self._saved = state_dict
+
+    def _length_of(self, trainer: Trainer) -> int | None:
+        """Length of the run: the saved one if nothing that it depends on has changed, else worked out."""
+        depends_on = what_sets_the_length(trainer)
+        if self._saved is not None and self._saved.get("run", [])[1:] == depends_on:
+            length = self._saved["run"][0]
+        else:
+            length = updates_per_optimizer(trainer)
+        self._run = [length, *depends_on]
+        return length
 
     def _follows_trainer(self) -> bool:
         """Whether the length of the schedule was the Trainer's to say, and matters."""
@@ -236,7 +249,7 @@ class LRSchedule(Callback):
         """What the callback knows before a run."""
         self._bases = []
         self._rates = self._updates = self._counts = self._saved = None
-        self._length, self._left_at = None, 0
+        self._length, self._left_at, self._run = None, 0, []
         self._logged, self._past_end = {}, set()
         self._in_force = (0.0, None)
 

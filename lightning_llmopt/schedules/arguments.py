@@ -30,6 +30,19 @@ def point(name: str, at: Length) -> Duration:
     return duration
 
 
+def between_ends(name: str, shape: str) -> str:
+    """The bare name of a shape that goes from one given end to another, settings left off.
+
+    Raises:
+        ValueError: If it is no shape, or a law in updates that leads wherever it leads.
+    """
+    kind = shape_named(name, shape)[0].__name__
+    if kind in ("power_law", "halving"):
+        recipes = {"power_law": "inverse_sqrt or power", "halving": "half_life"}[kind]
+        raise ValueError(f"{name} must be a curve between two ends, got {shape!r}; for that law use {recipes}.")
+    return kind
+
+
 def rising(warmup: Length, shape: str, start: float, *, shape_name: str = "warmup_shape") -> PhaseSpec:
     """The warmup: from ``start`` to 1.
 
@@ -37,7 +50,7 @@ def rising(warmup: Length, shape: str, start: float, *, shape_name: str = "warmu
         ValueError: If an argument is out of range, or the shape is ``"exponential"`` and ``start`` is 0.
     """
     phase = PhaseSpec("warmup", parse_duration("warmup", warmup), share_of("warmup_start", start), 1.0, shape)
-    exponential = shape_named(shape_name, shape)[0].__name__ == "exponential"
+    exponential = between_ends(shape_name, shape) == "exponential"
     if exponential and start == 0 and phase.duration != parse_duration("warmup", 0):
         raise ValueError(f"{shape_name} 'exponential' needs warmup_start > 0, got {start!r}.")
     return phase
@@ -50,7 +63,7 @@ def falling(name: str, duration: Duration | None, floor: float, shape: str, *, s
         ValueError: If an argument is out of range, or the shape is ``"exponential"`` and ``floor`` is 0.
     """
     low = share_of("floor", floor)
-    if shape_named("shape", shape)[0].__name__ == "exponential" and low == 0:
+    if between_ends("shape", shape) == "exponential" and low == 0:
         raise ValueError(f"shape 'exponential' needs floor > 0, got {floor!r}.")
     return PhaseSpec(name, duration, start, low, shape)
 

@@ -9,13 +9,13 @@ gets ``(s + 1) / w`` of the way when that is linear, so none is wasted.
 """
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from .arguments import Length, point, rising, share_of
+from .arguments import Length, between_ends, point, rising, share_of
 from .durations import parse_duration
 from .registry import recipe
-from .shapes import shape_named
 from .spec import CyclesSpec, PhaseSpec, ScheduleSpec, SequenceSpec
 
 
@@ -91,7 +91,7 @@ def multi_step(
         >>> [round(schedule(step), 3) for step in (0, 7, 8, 9, 10)]
         [1.0, 1.0, 0.316, 0.1, 0.1]
     """
-    chosen = {"80%": math.sqrt(0.1), "90%": 0.1} if milestones is None else milestones
+    chosen = dict(_in_order("milestones", {"80%": math.sqrt(0.1), "90%": 0.1} if milestones is None else milestones))
     ends = [point("milestones", at) for at in chosen]
     levels = [1.0, *(share_of("milestones", level) for level in chosen.values())]
     phases = [rising(warmup, warmup_shape, 0.0)]
@@ -117,8 +117,11 @@ def sequence(*, parts: Sequence[tuple[ScheduleSpec, Length | None]]) -> Schedule
         >>> [schedule(step) for step in range(6)]
         [1.0, 0.875, 0.75, 0.625, 1.0, 1.0]
     """
-    if not parts or sum(length is None for _, length in parts) > 1:
-        raise ValueError(f"parts must be pairs of a recipe and its length, at most one of them None, got {parts!r}.")
+    pairs = isinstance(parts, list | tuple) and all(isinstance(part, list | tuple) and len(part) == 2 for part in parts)
+    if not pairs or not parts or sum(length is None for _, length in parts) > 1:
+        raise ValueError(
+            f"parts must be pairs of a recipe and its length, at most one of them None, got {reprlib.repr(parts)}."
+        )
     read = []
     for spec, length in parts:
         if not isinstance(spec, ScheduleSpec):
@@ -136,24 +139,35 @@ def piecewise(*, points: Mapping[Length, float], shape: str = "linear") -> Sched
         shape: Curve between neighbours, a key of ``SHAPES`` with its settings.
 
     Raises:
-        ValueError: If the first point is not at 0, points are not in order or mix updates with parts of
-            the run, or a value is negative.
+        ValueError: If the first point is not at 0, two are the same, or a value is negative; when it is
+            resolved, if they are not in order.
 
     Example:
         >>> schedule = piecewise(points={0: 1.0, "50%": 0.2, "100%": 0.1}).resolve(total_steps=8)
         >>> [round(schedule(step), 3) for step in (0, 2, 4, 6, 8)]
         [1.0, 0.6, 0.2, 0.15, 0.1]
     """
-    places = list(points.items())
+    places = list(_in_order("points", points))
     if not places or parse_duration("points", places[0][0]).amount != 0:
         raise ValueError(f"points must begin at 0, got {points!r}.")
     for _, value in places:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise ValueError(f"points must have finite multipliers >= 0, got {value!r}.")
-    shape_named("shape", shape)
+    between_ends("shape", shape)
     phases = [
         PhaseSpec(f"piece {number}", point("points", at), float(here), float(there), shape, until=True)
         for number, ((_, here), (at, there)) in enumerate(pairwise(places), start=1)
     ]
     last = float(places[-1][1])
     return ScheduleSpec("piecewise", (*phases, PhaseSpec("end", None, last, last)))
+
+
+def _in_order(name: str, points: Mapping[Length, float]) -> list[tuple[Length, float]]:
+    """The points as pairs; no two of them the same, however they are written."""
+    if not isinstance(points, Mapping):
+        raise ValueError(f"{name} must be a dict from points of the run to multipliers, got {reprlib.repr(points)}.")
+    read = [parse_duration(name, at) for at in points]
+    for index, duration in enumerate(read):
+        if duration in read[:index]:
+            raise ValueError(f"{name} must not name a point twice, got {list(points)[index]!r} again.")
+    return list(points.items())

@@ -1,6 +1,7 @@
 """All recipes by their names."""
 
 import inspect
+import reprlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ def recipe(function: Recipe) -> Recipe:
     return function
 
 
-def by_name(name: str, **settings: Any) -> ScheduleSpec:
+def by_name(name: str, /, **settings: Any) -> ScheduleSpec:
     """The recipe of that name with these settings, for YAML and command lines.
 
     Args:
@@ -32,8 +33,8 @@ def by_name(name: str, **settings: Any) -> ScheduleSpec:
         >>> by_name("cosine", warmup="2%") == cosine(warmup="2%")
         True
     """
-    if name not in RECIPES:
-        raise ValueError(f"schedule must be one of {sorted(RECIPES)}, got {name!r}.")
+    if not isinstance(name, str) or name not in RECIPES:
+        raise ValueError(f"schedule must be one of {sorted(RECIPES)}, got {reprlib.repr(name)}.")
     known = inspect.signature(RECIPES[name]).parameters
     for setting in settings:
         if setting not in known:

@@ -12,6 +12,7 @@ module, and the tests hold every entry to the same laws.
 import inspect
 import math
 import re
+import reprlib
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -125,7 +126,7 @@ def lowered_linear(start: float, end: float, over: int, steps: int, height: floa
         >>> [round(lowered_linear(1.0, 0.0, over, 4, 0.7), 3) for over in range(5)]
         [0.7, 0.525, 0.35, 0.175, 0.0]
     """
-    return _between(start, end, 1.0 - height * ((steps - over) / steps), height * ((steps - over) / steps))
+    return _between(start, end, (1.0 - height) + height * (over / steps), height * ((steps - over) / steps))
 
 
 @_shape
@@ -172,7 +173,6 @@ def halving(start: float, end: float, over: int, steps: int, half_life: float) -
     return math.ldexp(start * 0.5 ** (rest / int(half_life)), -halvings)
 
 
-@lru_cache(maxsize=1024)
 def shape_named(name: str, shape: str) -> tuple[Callable[..., float], tuple[float, ...]]:
     """The function that ``shape`` names, such as ``"sqrt"`` or ``"lowered_linear(0.7)"``, and its settings.
 
@@ -187,10 +187,17 @@ def shape_named(name: str, shape: str) -> tuple[Callable[..., float], tuple[floa
         >>> shape_named("shape", "lowered_linear(0.5)")[1]
         (0.5,)
     """
-    match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", shape) if isinstance(shape, str) else None
+    if not isinstance(shape, str):
+        raise ValueError(f"{name} must be one of {sorted(SHAPES)}, got {reprlib.repr(shape)}.")
+    return _parse(name, shape)
+
+
+@lru_cache(maxsize=1024)
+def _parse(name: str, shape: str) -> tuple[Callable[..., float], tuple[float, ...]]:
+    match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", shape)
     function = SHAPES.get(match[1]) if match else None
     if match is None or function is None:
-        raise ValueError(f"{name} must be one of {sorted(SHAPES)}, got {shape!r}.")
+        raise ValueError(f"{name} must be one of {sorted(SHAPES)}, got {reprlib.repr(shape)}.")
     try:
         settings = tuple(float(part) for part in (match[2] or "").split(",") if part.strip())
         inspect.signature(function).bind(0.0, 0.0, 0, 1, *settings)
@@ -206,7 +213,9 @@ def _check_settings(name: str, shape: str, settings: tuple[float, ...]) -> None:
     for setting in settings:
         if kind == "polynomial" and not 0 < setting < math.inf:
             raise ValueError(f"{name}: a power must be finite and > 0, got {shape!r}.")
-        if kind == "power_law" and not (math.isfinite(setting) and (setting < 0 or setting >= 1)):
+        if kind == "power_law" and not (
+            1 <= settings[0] < math.inf and all(-math.inf < rest < 0 for rest in settings[1:])
+        ):
             raise ValueError(f"{name}: knee must be >= 1 update and the exponent < 0, got {shape!r}.")
         if kind == "halving" and not (setting >= 1 and setting.is_integer()):
             raise ValueError(f"{name}: a half-life must be a whole number of updates >= 1, got {shape!r}.")

@@ -144,6 +144,21 @@ class ScheduleSpec:
 
 
 @dataclass(frozen=True)
+class FilledSpec(ScheduleSpec):
+    """Phases that have to add up to the whole run; what rounding leaves over goes to the last."""
+
+    def _lengths(self, total_steps: int) -> list[int]:
+        lengths = super()._lengths(total_steps)
+        missing = total_steps - sum(lengths)
+        if missing >= len(lengths):
+            raise ValueError(
+                f"{self.recipe} does not fill the run: its periods end at update {sum(lengths)}, but total_steps is "
+                f"{total_steps}. Let the last one end with the run."
+            )
+        return [*lengths[:-1], lengths[-1] + missing]
+
+
+@dataclass(frozen=True)
 class CyclesSpec(ScheduleSpec):
     """A warmup, then falls that start again from the top, each ``factor`` times as long as the one before.
 
@@ -170,7 +185,7 @@ class CyclesSpec(ScheduleSpec):
         while covered < total_steps:
             lengths.append(length)
             covered, length = covered + length, length * self.factor
-            if len(lengths) > _MOST_CYCLES:
+            if len(lengths) > _MOST_CYCLES + 1:
                 raise ValueError(
                     f"{self.recipe}: first_cycle must leave at most {_MOST_CYCLES} cycles in a run of {total_steps} "
                     f"updates, got {self.first}."
@@ -199,6 +214,11 @@ class SequenceSpec(ScheduleSpec):
         if rest < 0:
             named = [(spec.recipe, steps, length) for (spec, length), steps in zip(self.parts, fixed, strict=True)]
             raise ValueError(does_not_fit(self.recipe, named, total_steps))
+        if rest >= len(self.parts) and all(length for _, length in self.parts):
+            raise ValueError(
+                f"{self.recipe} does not fill the run: its parts end at update {sum(fixed)}, but total_steps is "
+                f"{total_steps}. Give one part the length None: it takes what is left over."
+            )
         phases: list[Phase] = []
         for (spec, length), steps in zip(self.parts, fixed, strict=True):
             own = steps if length else rest

@@ -9,6 +9,7 @@ gets ``(s + 1) / w`` of the way when that is linear, so none is wasted.
 """
 
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -16,7 +17,9 @@ from fractions import Fraction
 from .arguments import Length, falling, rise_and_fall, rising, share_of
 from .durations import Duration, parse_duration
 from .registry import recipe
-from .spec import HalfLifeSpec, PhaseSpec, ScheduleSpec
+from .spec import FilledSpec, HalfLifeSpec, PhaseSpec, ScheduleSpec
+
+_MOST_PERIODS = 10_000
 
 
 @recipe
@@ -95,7 +98,7 @@ def wsd_s(
         stable = Duration(Fraction(turn), length.relative)
         phases.append(PhaseSpec(f"stable {number}", stable, 1.0, 1.0, until=True))
         phases.append(replace(falling(f"decay {number}", Duration(end, length.relative), floor, shape), until=True))
-    return ScheduleSpec("wsd_s", tuple(phases))
+    return FilledSpec("wsd_s", tuple(phases))
 
 
 @recipe
@@ -172,8 +175,12 @@ def rewarm(
 
 def _periods(periods: int | Sequence[Length]) -> list[Duration]:
     """The length of each period."""
-    if isinstance(periods, bool) or (isinstance(periods, int) and periods < 1):
-        raise ValueError(f"periods must be a number >= 1 or a list of lengths, got {periods!r}.")
+    listed = isinstance(periods, list | tuple)
+    counted = isinstance(periods, int) and not isinstance(periods, bool) and 1 <= periods <= _MOST_PERIODS
+    if not (listed or counted):
+        raise ValueError(
+            f"periods must be a number in [1, {_MOST_PERIODS}] or a list of lengths, got {reprlib.repr(periods)}."
+        )
     if isinstance(periods, int):
         return [Duration(Fraction(1, periods), relative=True)] * periods
     lengths = [parse_duration("periods", length) for length in periods]

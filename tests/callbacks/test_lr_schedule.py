@@ -196,6 +196,46 @@ def test_groups_that_load_state_dict_put_in_place_are_written_too(tmp_path):
     assert watch.first == planned(8)
 
 
+def test_a_group_put_in_the_place_of_another_is_written_too(tmp_path):
+    class Replaces(Regression):
+        def on_train_batch_start(self, batch, batch_idx):
+            if batch_idx == 3:
+                groups = self.trainer.optimizers[0].param_groups
+                groups[1] = dict(groups[1])
+
+    watch = Watch()
+    trainer(tmp_path, LRSchedule(linear()), watch, max_epochs=1).fit(Replaces(), loader(8))
+    assert [rates[1] for rates in watch.rates] == pytest.approx([0.01 * (1 - step / 8) for step in range(8)])
+
+
+def test_a_state_loaded_by_hand_brings_no_base_rate(tmp_path):
+    class Loads(Regression):
+        def on_train_batch_start(self, batch, batch_idx):
+            if batch_idx == 3:
+                optimizer = self.trainer.optimizers[0]
+                state = optimizer.state_dict()
+                for group in state["param_groups"]:
+                    group["lr"] = group["initial_lr"] = 5.0
+                optimizer.load_state_dict(state)
+
+    watch = Watch()
+    trainer(tmp_path, LRSchedule(RECIPE), watch, max_epochs=1).fit(Loads(), loader(8))
+    assert watch.first == planned(8)
+
+
+def test_a_tensor_rate_that_is_replaced_is_found_out(tmp_path):
+    class Swaps(Regression):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=torch.tensor(0.1))
+
+        def on_train_batch_start(self, batch, batch_idx):
+            if batch_idx == 2:
+                self.trainer.optimizers[0].param_groups[0]["lr"] = torch.tensor(9.0)
+
+    with pytest.raises(MisconfigurationException, match="Two writers of the learning rate: .* has changed it to 9.0"):
+        trainer(tmp_path, LRSchedule(linear()), max_epochs=1).fit(Swaps(), loader(8))
+
+
 def test_an_optimizer_that_torch_cannot_hook_is_counted_too(tmp_path):
     class Wrapper:
         def __init__(self, inner):
@@ -416,7 +456,7 @@ def test_a_schedule_that_was_not_played_out_is_pointed_out(tmp_path):
                 self.optimizers().zero_grad()
 
     run = trainer(tmp_path, LRSchedule(linear()), max_epochs=1)
-    with pytest.warns(UserWarning, match="after 2 updates of SGD, but the schedule was made for 8. .*total=2"):
+    with pytest.warns(UserWarning, match="after 2 updates of SGD, but the schedule was made for 8, .*total=2"):
         run.fit(EveryFourth(), loader(8))
 
 

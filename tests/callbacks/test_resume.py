@@ -106,6 +106,32 @@ def test_a_changed_configuration_is_in_force_and_said(tmp_path, rates, epochs):
         assert expected in str(warning.message)
 
 
+class Validated(Regression):
+    def validation_step(self, batch, batch_idx):
+        self.log("v", (self.head(torch.tanh(self.body(batch[0]))) - batch[1]).pow(2).mean())
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Checkpoint directory .* exists and is not empty",
+    "ignore:Be aware that when using `ckpt_path`, callbacks",
+    "ignore:LRSchedule. the run ended after 20 updates",  # resumed with both limits set, Lightning stops an epoch early
+)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"val_check_interval": 0.5}, {"val_check_interval": 0.5, "accumulate_grad_batches": 3}, {"max_steps": 100}],
+)
+def test_checkpoints_at_the_end_of_a_validation_go_on_at_the_same_rates(tmp_path, settings):
+    settings = {"max_epochs": 3, "enable_checkpointing": True, **settings}
+    whole, saves = Watch(), ModelCheckpoint(tmp_path / "v", monitor="v", save_top_k=-1, filename="{step}")
+    run = trainer(tmp_path, LRSchedule(RECIPE), whole, saves, **settings)
+    run.fit(Validated(), loader(10), loader(2))
+    for path in (tmp_path / "v").glob("*.ckpt"):
+        rest, stop = Watch(), torch.load(path, weights_only=True)["global_step"]
+        run = trainer(tmp_path, LRSchedule(RECIPE), rest, **{**settings, "enable_checkpointing": False})
+        run.fit(Validated(), loader(10), loader(2), ckpt_path=path)
+        assert whole.rates[stop : stop + len(rest.rates)] == rest.rates
+
+
 @pytest.mark.filterwarnings("ignore:LRSchedule. lr/SGD")
 @pytest.mark.parametrize(
     ("settings", "left"),

@@ -101,4 +101,8 @@ def test_saved_state_is_a_few_plain_numbers(tmp_path):
     trainer(tmp_path, *callbacks, max_steps=5).fit(Regression(), loader(5))
     states = [callback.state_dict() for callback in callbacks]
     assert all(_plain(state) for state in states)
-    assert [_things(state) for state in states] == [6, 0, 0]  # 2 entries: [1 count], [[2 rates]]
+    assert [_things(state) for state in states] == [
+        12,
+        0,
+        0,
+    ]  # 3 entries: [1 count], [[2 rates]], [length and 4 it came from]

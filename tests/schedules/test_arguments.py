@@ -56,6 +56,19 @@ def test_an_exponential_needs_both_ends_above_zero():
     assert values == pytest.approx([0.01**0.75, 1.0, 0.1, 0.01])
 
 
+@pytest.mark.parametrize(("law", "recipe"), [("halving(2)", "half_life"), ("power_law(5)", "inverse_sqrt or power")])
+def test_a_law_in_updates_is_no_curve_between_two_ends(law, recipe):
+    for make in (lambda: wsd(shape=law), lambda: cosine(warmup=4, warmup_shape=law), lambda: one_cycle(shape=law)):
+        with pytest.raises(ValueError, match=f"shape must be a curve between two ends, .*; for that law use {recipe}"):
+            make()
+
+
+@pytest.mark.parametrize("shape", [[], {}, None, 3, set()])
+def test_a_shape_that_is_no_text_is_refused(shape):
+    with pytest.raises(ValueError, match="shape must be one of"):
+        wsd(shape=shape)
+
+
 def test_one_cycle_names_its_shape():
     with pytest.raises(ValueError, match="shape must be one of"):
         one_cycle(shape="banana")

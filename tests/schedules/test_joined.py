@@ -79,6 +79,8 @@ def test_a_sequence_plays_each_part_in_its_own_run():
     ("parts", "message"),
     [
         ([], "parts must be pairs"),
+        (5, "parts must be pairs"),
+        (["a"], "parts must be pairs"),
         ([(linear(), None), (constant(), None)], "at most one of them None"),
         ([("linear", 4)], "parts must hold recipes such as"),
         ([(linear(), -4)], "parts must be >= 0, got -4"),
@@ -90,6 +92,10 @@ def test_a_sequence_refuses_what_is_no_part(parts, message):
 
 
 def test_a_sequence_must_fit():
+    with pytest.raises(
+        ValueError, match="sequence does not fill the run: its parts end at update 5, but total_steps is 10"
+    ):
+        sequence(parts=[(constant(), "50%")]).resolve(total_steps=10)
     with pytest.raises(ValueError, match=r"linear 4 \+ constant 7 = 11 updates, but total_steps is 10"):
         sequence(parts=[(linear(), 4), (constant(), 7)]).resolve(total_steps=10)
 
@@ -111,6 +117,19 @@ def test_points_are_joined_and_the_last_one_holds():
 def test_points_that_are_none_are_refused(points, message):
     with pytest.raises(ValueError, match=message):
         piecewise(points=points)
+
+
+@pytest.mark.parametrize("points", [None, 5, "x", [0, 1]])
+def test_points_that_are_no_dict_are_refused(points):
+    with pytest.raises(ValueError, match="points must be a dict from points of the run to multipliers, got"):
+        piecewise(points=points)
+
+
+def test_a_point_named_twice_is_refused():
+    with pytest.raises(ValueError, match="points must not name a point twice, got 4 again"):
+        piecewise(points={0: 1.0, "4": 0.5, 4: 0.3})
+    with pytest.raises(ValueError, match="milestones must not name a point twice, got 0.5 again"):
+        multi_step(milestones={"50%": 0.5, 0.5: 0.1})
 
 
 def test_points_out_of_order_are_refused_when_their_places_are_known():

@@ -109,6 +109,8 @@ def test_is_continuous_at_joins_where_it_says_so(name, data):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
+        (["cosine"], {}, r"schedule must be one of .*, got \['cosine'\]"),
+        ("cosine", {"name": 3}, r"cosine takes .*, got 'name'"),
         ("cosin", {}, r"schedule must be one of \['constant', .*\], got 'cosin'"),
         ("cosine", {"warm_up": 3}, r"cosine takes \['floor', 'warmup', .*\], got 'warm_up'"),
         ("cosine_restarts", {}, r"cosine_restarts needs \['first_cycle'\], got \[\]"),

@@ -62,7 +62,12 @@ def test_wsd_s_periods_must_fit():
         wsd_s(periods=[10, 20]).resolve(total_steps=20)
     with pytest.raises(ValueError, match=r"stable 1 is to end at update 5 .* the phases before it end at update 8"):
         wsd_s(periods=2, decay=0.0, warmup=8).resolve(total_steps=10)
-    for periods in (0, True, [], [10, "20%"]):
+    with pytest.raises(
+        ValueError, match="wsd_s does not fill the run: its periods end at update 10, but total_steps is"
+    ):
+        wsd_s(periods=[5, 5]).resolve(total_steps=100)
+    assert wsd_s(periods=3).resolve(total_steps=100).total_steps == 100
+    for periods in (0, True, [], [10, "20%"], None, "50%", 10**7, 1.5):
         with pytest.raises(ValueError, match="periods must"):
             wsd_s(periods=periods)
 
