@@ -43,7 +43,10 @@ def _updates_left_in_epochs(trainer: Trainer) -> int | None:
     windows = _accumulation_windows(trainer)
     left = sum(math.ceil(batches / window) * epochs for window, epochs in windows)
     behind = batches_behind(trainer)
-    return left - min(behind // windows[0][0], math.ceil(batches / windows[0][0])) if behind and windows else left
+    if not (behind and windows):
+        return left
+    window = windows[0][0]
+    return left - (math.ceil(batches / window) if behind == batches else behind // window)
 
 
 def _accumulation_windows(trainer: Trainer) -> list[tuple[int, int]]:

@@ -1,7 +1,8 @@
 """Rates of all groups of all optimizers, written by one curve and each optimizer's own count of updates."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from operator import is_
 from typing import Any
 
@@ -51,9 +52,15 @@ class ScheduledRates:
         self._written[index].write(multiplier)
 
     def adopt_new_groups(self, index: int) -> None:
-        """Look the groups up again if others are in their place by now; a new one's rate so far is its base."""
+        """Look the groups up again if others are in their place by now.
+
+        One with the parameters of an old one keeps its base rate, whatever a loaded state says; the rate so
+        far of a new one is its base.
+        """
         if not self._written[index].is_current():
-            self._written[index] = _Written(self.optimizers[index], self._written[index].bases)
+            before = self._written[index].base_of_first_parameter()
+            known = [before.get(_first_parameter(group)) for group in self.optimizers[index].param_groups]
+            self._written[index] = _Written(self.optimizers[index], known)
             self.write(index)
 
     def rates(self, index: int) -> list[float]:
@@ -67,7 +74,8 @@ class ScheduledRates:
     def strangers(self, index: int, *, all_groups: bool) -> Iterator[tuple[int, float, float]]:
         """(group, rate written, rate found) wherever somebody else changed a rate since the last write.
 
-        Only the first group is looked at, unless ``all_groups``; rates held as tensors are not.
+        Only the first group is looked at, unless ``all_groups``; a rate held as a tensor counts as changed
+        when another is in its place, and is not read.
         """
         yield from self._written[index].strangers(all_groups=all_groups)
 
@@ -86,22 +94,26 @@ class ScheduledRates:
 class _Written:
     """Where the rates of one optimizer go, looked up once: one factor an update is all that changes."""
 
-    def __init__(self, optimizer: Optimizer, known_bases: list[float]) -> None:
+    def __init__(self, optimizer: Optimizer, known_bases: Sequence[float | None]) -> None:
         self.optimizer = optimizer
         self.groups = list(optimizer.param_groups)  # none for what stands in for no optimizer
         self.multiplier = 1.0
         self.bases: list[float] = []
         self.floats: list[tuple[dict[str, Any], float]] = []
         self.tensors: list[tuple[Tensor, float]] = []  # capturable and compiled steps hold on to the tensor
-        for index, group in enumerate(self.groups):
-            if index < len(known_bases):  # a state that was loaded brings base rates of its own
-                group["initial_lr"] = known_bases[index]
+        for group, known in zip_longest(self.groups, known_bases[: len(self.groups)]):
+            if known is not None:  # a state that was loaded brings base rates of its own
+                group["initial_lr"] = known
             base = group.setdefault("initial_lr", float(group["lr"]))
             self.bases.append(base)
             if isinstance(group["lr"], Tensor):
                 self.tensors.append((group["lr"], base))
             else:
                 self.floats.append((group, base))
+
+    def base_of_first_parameter(self) -> dict[int, float]:
+        """Base rate of each group, found by the identity of its first parameter."""
+        return {_first_parameter(group): base for group, base in zip(self.groups, self.bases, strict=True)}
 
     def is_current(self) -> bool:
         """False once groups were added, replaced, or put in place by ``load_state_dict``."""
@@ -133,6 +145,11 @@ class _Written:
             )
             if replaced:
                 yield index, written, float(found)
+
+
+def _first_parameter(group: dict[str, Any]) -> int:
+    """Identity of the group's first parameter; of the group itself if it is empty."""
+    return id(next(iter(group["params"]), group))
 
 
 def multiplier_at(curve: Curve, step: int) -> float:

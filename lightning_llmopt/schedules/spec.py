@@ -170,8 +170,6 @@ class CyclesSpec(ScheduleSpec):
 
     def resolve(self, *, total_steps: int | None) -> Schedule:
         """As many cycles as it takes to fill the run."""
-        if total_steps is None and self.first.relative:
-            raise ValueError(f"{self.recipe} needs total_steps, the length of the run in updates; got None.")
         if total_steps is None:
             raise ValueError(f"{self.recipe} needs total_steps to know its number of cycles; got None.")
         check_total_steps(total_steps)

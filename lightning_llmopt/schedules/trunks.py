@@ -1,11 +1,6 @@
 """Schedules with a stable trunk that decays can be taken from, and going on with a finished run.
 
-Every recipe takes keyword arguments and returns a description; ``.resolve(total_steps=N)`` turns it into
-a ``Schedule``. Lengths are updates (``2000``, ``"2000 steps"``) or parts of the run (``0.02``, ``"2%"``);
-``floor``, ``start`` and the like are multipliers of the base rate in [0, 1].
-
-All recipes warm up by ``warmup`` from ``warmup_start`` to 1 along ``warmup_shape``: update ``s`` of ``w``
-gets ``(s + 1) / w`` of the way when that is linear, so none is wasted.
+Lengths, multipliers and the warmup are written as in ``named``.
 """
 
 import math

@@ -223,6 +223,19 @@ def test_a_state_loaded_by_hand_brings_no_base_rate(tmp_path):
     assert watch.first == planned(8)
 
 
+def test_a_group_that_makes_way_for_a_new_one_takes_its_base_rate_along(tmp_path):
+    class Unfreezes(Regression):
+        def on_train_batch_start(self, batch, batch_idx):
+            if batch_idx == 3:
+                optimizer = self.trainer.optimizers[0]
+                optimizer.param_groups.pop()
+                optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))], "lr": 0.7})
+
+    watch = Watch()
+    trainer(tmp_path, LRSchedule(linear()), watch, max_epochs=1).fit(Unfreezes(), loader(8))
+    assert [rates[1] for rates in watch.rates[3:]] == pytest.approx([0.7 * (1 - step / 8) for step in range(3, 8)])
+
+
 def test_a_tensor_rate_that_is_replaced_is_found_out(tmp_path):
     class Swaps(Regression):
         def configure_optimizers(self):
