@@ -1,6 +1,10 @@
 """What the rate should be: an update number goes in, a multiplier of the base rate comes out."""
 
+from .course import Course as Course
+from .course import Place as Place
+from .durations import CLOCKS as CLOCKS
 from .durations import Duration as Duration
+from .durations import clock_ticks as clock_ticks
 from .durations import parse_duration as parse_duration
 from .joined import cosine_restarts as cosine_restarts
 from .joined import multi_step as multi_step

@@ -55,12 +55,17 @@ class Phase:
                 f"Phase.shape 'exponential' needs start and end above 0 (a floor), got {self.start!r} and {self.end!r}."
             )
 
-    def __call__(self, step: int) -> float:
-        """Multiplier of update ``step`` of this phase, 0 <= step < steps."""
+    def __call__(self, step: int, width: int = 1) -> float:
+        """Multiplier of the update that takes the phase from ``step`` to ``step + width``, 0 <= step < steps.
+
+        An update is 1 wide on a clock that counts updates. On one that counts tokens it is as wide as its
+        batch: a rise looks at where the update ends, a fall at where it begins.
+        """
         if self.start == self.end:
             return self.end
         function, settings = shape_named("Phase.shape", self.shape)
-        return function(self.start, self.end, step + (self.end > self.start), self.steps, *settings)
+        over = min(step + width, self.steps) if self.end > self.start else step
+        return function(self.start, self.end, over, self.steps, *settings)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -103,8 +108,11 @@ class Schedule:
         """Length of all phases together [updates]."""
         return self._ends[-1]
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: int, width: int = 1) -> float:
         """Multiplier of update number ``step``, counted from 0; after the last phase, its end value.
+
+        A schedule that was resolved on another clock is asked for what lies behind the update on that clock
+        (such as 375,000,000 tokens), and for the update's ``width`` there.
 
         Raises:
             TypeError: If ``step`` is not a whole number.
@@ -117,7 +125,7 @@ class Schedule:
         if index == len(self.phases):
             return self.phases[-1].end
         phase = self.phases[index]
-        return phase(step - self._ends[index] + phase.steps)
+        return phase(step - self._ends[index] + phase.steps, width)
 
     def phase_at(self, step: int) -> Phase:
         """The phase that update number ``step`` belongs to; after the end, the last one."""

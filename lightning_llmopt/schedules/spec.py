@@ -1,14 +1,16 @@
 """Schedules whose lengths still wait for the length of the run."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
+from typing import Any, TypeVar
 
-from .durations import Duration
+from .durations import Duration, clock_ticks
 from .phases import Phase, Schedule
 from .shapes import halving, power_law
 
 _MOST_CYCLES = 10_000
+Value = TypeVar("Value")
 _ONE_UPDATE = Duration(Fraction(1))
 
 
@@ -32,6 +34,11 @@ class PhaseSpec:
     shape: str = "linear"
     until: bool = False
 
+    @property
+    def unit(self) -> str:
+        """Unit in which the phase moves on; ``"run"`` if it is that of the run's own length."""
+        return "run" if self.duration is None else self.duration.unit
+
     def of_length(self, steps: int, *, total_steps: int, before: float) -> Phase:
         """This phase, ``steps`` updates long, after one that ended at ``before``."""
         return Phase(self.name, steps, before if self.start is None else self.start, self.end, self.shape)
@@ -42,6 +49,11 @@ class HalfLifeSpec(PhaseSpec):
     """A fall that halves every ``half_life``, from where the phase before it ends; ``end`` is not used."""
 
     half_life: Duration = _ONE_UPDATE
+
+    @property
+    def unit(self) -> str:
+        """That of the half-life."""
+        return self.half_life.unit
 
     def of_length(self, steps: int, *, total_steps: int, before: float) -> Phase:
         """This phase, ``steps`` updates long."""
@@ -58,6 +70,11 @@ class PowerLawSpec(PhaseSpec):
 
     knee: Duration = _ONE_UPDATE
     exponent: float = -0.5
+
+    @property
+    def unit(self) -> str:
+        """That of the knee."""
+        return self.knee.unit
 
     def of_length(self, steps: int, *, total_steps: int, before: float) -> Phase:
         """This phase, ``steps`` updates long."""
@@ -85,16 +102,19 @@ class ScheduleSpec:
             open_ones = [phase.name for phase in self.phases if phase.duration is None]
             raise ValueError(f"{self.recipe}: at most one phase may be without a duration, got {open_ones}.")
 
-    def resolve(self, *, total_steps: int | None) -> Schedule:
+    def resolve(self, *, total_steps: int | None, unit: str = "updates") -> Schedule:
         """The schedule for a run of ``total_steps`` updates.
 
         Args:
             total_steps: Length of the run [updates], >= 1; ``None`` if nobody knows it, which suits only
                 schedules that do not depend on it (such as ``constant(warmup=2000)``).
+            unit: What ``total_steps``, and the resolved schedule, count instead: ``"tokens"``, ``"samples"``,
+                or ``"seconds"`` (in microseconds).
 
         Raises:
             ValueError: If ``total_steps`` is not a whole number >= 1, if the phases do not fit into it
-                (the message shows the sum), or if it is ``None`` and the schedule needs it.
+                (the message shows the sum), if it is ``None`` and the schedule needs it, or if a length is in
+                another unit (``LRSchedule`` plays those: it knows how long an epoch is, and counts tokens).
 
         Example:
             >>> from lightning_llmopt.schedules import wsd
@@ -102,10 +122,37 @@ class ScheduleSpec:
             >>> [schedule(step) for step in range(11)]
             [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
         """
+        if total_steps is not None:
+            check_total_steps(total_steps)
+        return self._on_clock(unit)._resolve(total_steps, unit)
+
+    def lengths(self) -> Iterator[Duration]:
+        """Every length in the description."""
+        yield from _durations_in(self)
+
+    def with_lengths(self, convert: Callable[[Duration], Duration]) -> "ScheduleSpec":
+        """The same description with every length converted."""
+        return _converted(self, convert)
+
+    def _on_clock(self, unit: str) -> "ScheduleSpec":
+        """All lengths as bare numbers of that clock's ticks, or as parts of the run."""
+
+        def ticks(length: Duration) -> Duration:
+            if length.relative:
+                return length
+            if length.unit != unit:
+                raise ValueError(
+                    f"{self.recipe}: a length of {length} cannot be told in a run that is counted in {unit}. Write it "
+                    f"in {unit} or as a part of the run (LRSchedule counts other units as the run goes)."
+                )
+            return Duration(Fraction(length.ticks()))
+
+        return self.with_lengths(ticks)
+
+    def _resolve(self, total_steps: int | None, unit: str) -> Schedule:
         if total_steps is None:
             return self._resolve_open()
-        check_total_steps(total_steps)
-        return chain(self.phases, self._lengths(total_steps), total_steps=total_steps)
+        return chain(self.phases, self._lengths(total_steps, unit), total_steps=total_steps)
 
     def needs_total_steps(self) -> bool:
         """Whether the curve depends on the length of the run."""
@@ -124,22 +171,22 @@ class ScheduleSpec:
         endless = 2**63 if isinstance(last, PowerLawSpec) else 0  # a flat phase of no length holds its value for ever
         return chain(self.phases, [*lengths, endless], total_steps=0)
 
-    def _lengths(self, total_steps: int) -> list[int]:
-        """Updates of each phase."""
+    def _lengths(self, total_steps: int, unit: str) -> list[int]:
+        """Ticks of each phase."""
         lengths: list[int] = []
         for phase in self.phases:
             steps = phase.duration.steps(total_steps) if phase.duration else 0
             if phase.until and steps < sum(lengths):
                 raise ValueError(
-                    f"{self.recipe} does not fit together: {phase.name} is to end at update {steps} "
-                    f"({phase.duration}), but the phases before it end at update {sum(lengths)}. Shorten them or let "
-                    "it end later."
+                    f"{self.recipe} does not fit together: {phase.name} is to end at {_place(steps, unit)} "
+                    f"({phase.duration}), but the phases before it end at {_place(sum(lengths), unit)}. Shorten them or "
+                    "let it end later."
                 )
             lengths.append(steps - sum(lengths) if phase.until else steps)
         rest = total_steps - sum(lengths)
         if rest < 0:
             parts = [(phase.name, steps, phase.duration) for phase, steps in zip(self.phases, lengths, strict=True)]
-            raise ValueError(does_not_fit(self.recipe, parts, total_steps))
+            raise ValueError(does_not_fit(self.recipe, parts, total_steps, unit))
         return [steps if phase.duration else rest for phase, steps in zip(self.phases, lengths, strict=True)]
 
 
@@ -147,13 +194,13 @@ class ScheduleSpec:
 class FilledSpec(ScheduleSpec):
     """Phases that have to add up to the whole run; what rounding leaves over goes to the last."""
 
-    def _lengths(self, total_steps: int) -> list[int]:
-        lengths = super()._lengths(total_steps)
+    def _lengths(self, total_steps: int, unit: str) -> list[int]:
+        lengths = super()._lengths(total_steps, unit)
         missing = total_steps - sum(lengths)
         if missing >= len(lengths):
             raise ValueError(
-                f"{self.recipe} does not fill the run: its periods end at update {sum(lengths)}, but total_steps is "
-                f"{total_steps}. Let the last one end with the run."
+                f"{self.recipe} does not fill the run: its periods end at {_place(sum(lengths), unit)}, but total_steps "
+                f"is {total_steps}. Let the last one end with the run."
             )
         return [*lengths[:-1], lengths[-1] + missing]
 
@@ -168,17 +215,16 @@ class CyclesSpec(ScheduleSpec):
     first: Duration = _ONE_UPDATE
     factor: int = 1
 
-    def resolve(self, *, total_steps: int | None) -> Schedule:
+    def _resolve(self, total_steps: int | None, unit: str) -> Schedule:
         """As many cycles as it takes to fill the run."""
         if total_steps is None:
             raise ValueError(f"{self.recipe} needs total_steps to know its number of cycles; got None.")
-        check_total_steps(total_steps)
         warmup, cycle = self.phases
         length = self.first.steps(total_steps)
         covered = warmup.duration.steps(total_steps) if warmup.duration else 0
         if covered > total_steps or not length >= 1:
             parts = [("warmup", covered, warmup.duration), ("first_cycle", length, self.first)]
-            raise ValueError(does_not_fit(self.recipe, parts, total_steps))
+            raise ValueError(does_not_fit(self.recipe, parts, total_steps, unit))
         lengths = [covered]
         while covered < total_steps:
             lengths.append(length)
@@ -202,26 +248,25 @@ class SequenceSpec(ScheduleSpec):
 
     parts: tuple[tuple[ScheduleSpec, Duration | None], ...] = ()
 
-    def resolve(self, *, total_steps: int | None) -> Schedule:
+    def _resolve(self, total_steps: int | None, unit: str) -> Schedule:
         """Every part in its own length; the one without a length takes what is left over."""
         if total_steps is None:
             raise ValueError(f"{self.recipe} needs total_steps, the length of the run in updates; got None.")
-        check_total_steps(total_steps)
         fixed = [length.steps(total_steps) if length else 0 for _, length in self.parts]
         rest = total_steps - sum(fixed)
         if rest < 0:
             named = [(spec.recipe, steps, length) for (spec, length), steps in zip(self.parts, fixed, strict=True)]
-            raise ValueError(does_not_fit(self.recipe, named, total_steps))
+            raise ValueError(does_not_fit(self.recipe, named, total_steps, unit))
         if rest >= len(self.parts) and all(length for _, length in self.parts):
             raise ValueError(
-                f"{self.recipe} does not fill the run: its parts end at update {sum(fixed)}, but total_steps is "
+                f"{self.recipe} does not fill the run: its parts end at {_place(sum(fixed), unit)}, but total_steps is "
                 f"{total_steps}. Give one part the length None: it takes what is left over."
             )
         phases: list[Phase] = []
         for (spec, length), steps in zip(self.parts, fixed, strict=True):
             own = steps if length else rest
             if own:
-                phases.extend(spec.resolve(total_steps=own).phases)
+                phases.extend(spec._resolve(own, unit).phases)
         return Schedule(*phases)
 
     def needs_total_steps(self) -> bool:
@@ -250,12 +295,53 @@ def check_total_steps(total_steps: int) -> None:
         raise ValueError(f"total_steps must be a whole number of updates >= 1, got {total_steps!r}.")
 
 
-def does_not_fit(recipe: str, parts: Sequence[tuple[str, int, Duration | None]], total_steps: int) -> str:
-    """Why the parts (name, updates, as written) do not fit into the run, with the sum written out."""
+def does_not_fit(
+    recipe: str, parts: Sequence[tuple[str, int, Duration | None]], total_steps: int, unit: str = "updates"
+) -> str:
+    """Why the parts (name, length, as written) do not fit into the run, with the sum written out."""
     known = [(name, steps, length) for name, steps, length in parts if length is not None]
-    terms = " + ".join(f"{name} {steps}" + (f" ({length})" if length.relative else "") for name, steps, length in known)
+    per = clock_ticks(unit)
+    terms = " + ".join(
+        f"{name} {steps / per if per > 1 else steps}" + (f" ({length})" if length.relative else "")
+        for name, steps, length in known
+    )
     needed = sum(steps for _, steps, _ in known)
+    total = total_steps if unit == "updates" else in_words(total_steps, unit)
     return (
-        f"{recipe} does not fit into the run: {terms} = {needed} updates, but total_steps is {total_steps}. "
+        f"{recipe} does not fit into the run: {terms} = {in_words(needed, unit)}, but total_steps is {total}. "
         "Shorten the phases or lengthen the run."
     )
+
+
+def in_words(ticks: int, unit: str) -> str:
+    """A length on a clock, to be read: ``12 updates``, ``2.5 seconds``."""
+    per = clock_ticks(unit)
+    return f"{ticks / per:g} {unit}" if per > 1 else f"{ticks} {unit}"
+
+
+def _place(ticks: int, unit: str) -> str:
+    return f"update {ticks}" if unit == "updates" else in_words(ticks, unit)
+
+
+def _durations_in(value: Any) -> Iterator[Duration]:
+    if isinstance(value, Duration):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _durations_in(part)
+    elif isinstance(value, ScheduleSpec | PhaseSpec):
+        for field in fields(value):
+            yield from _durations_in(getattr(value, field.name))
+
+
+def _converted(value: Value, convert: Callable[[Duration], Duration]) -> Value:
+    """A copy of a description, of a part of one, or of a tuple of them, with other lengths."""
+    if isinstance(value, Duration):
+        return convert(value)  # type: ignore[return-value]
+    if isinstance(value, tuple):
+        return tuple(_converted(part, convert) for part in value)  # type: ignore[return-value]
+    if isinstance(value, ScheduleSpec | PhaseSpec) and is_dataclass(value):
+        return replace(
+            value, **{field.name: _converted(getattr(value, field.name), convert) for field in fields(value)}
+        )
+    return value

@@ -89,10 +89,12 @@ def wsd_s(
     phases, end = [rising(warmup, warmup_shape, 0.0)], Fraction(0)
     for number, length in enumerate(_periods(periods), start=1):
         end += length.amount
-        turn = end - length.amount * share if length.relative else math.floor(end - length.amount * share)
-        stable = Duration(Fraction(turn), length.relative)
+        turn = end - length.amount * share
+        if length.unit in ("updates", "tokens", "samples"):
+            turn = Fraction(math.floor(turn))
+        stable = replace(length, amount=turn)
         phases.append(PhaseSpec(f"stable {number}", stable, 1.0, 1.0, until=True))
-        phases.append(replace(falling(f"decay {number}", Duration(end, length.relative), floor, shape), until=True))
+        phases.append(replace(falling(f"decay {number}", replace(length, amount=end), floor, shape), until=True))
     return FilledSpec("wsd_s", tuple(phases))
 
 
@@ -163,7 +165,8 @@ def rewarm(
     """
     first = parse_duration("first_warmup", first_warmup)
     shorter = first.amount * Fraction(repr(share_of("share", share)))
-    length = Duration(shorter, True) if first.relative else Duration(Fraction(math.floor(shorter)))
+    whole = first.unit in ("updates", "tokens", "samples")
+    length = replace(first, amount=Fraction(math.floor(shorter)) if whole else shorter)
     rise = PhaseSpec("warmup", length, share_of("start", start), 1.0)
     return rise_and_fall("rewarm", rise, floor, shape)
 
@@ -177,8 +180,8 @@ def _periods(periods: int | Sequence[Length]) -> list[Duration]:
             f"periods must be a number in [1, {_MOST_PERIODS}] or a list of lengths, got {reprlib.repr(periods)}."
         )
     if isinstance(periods, int):
-        return [Duration(Fraction(1, periods), relative=True)] * periods
+        return [Duration(Fraction(1, periods), "run")] * periods
     lengths = [parse_duration("periods", length) for length in periods]
-    if not lengths or any(length.relative != lengths[0].relative for length in lengths):
-        raise ValueError(f"periods must all be updates or all be parts of the run, got {periods!r}.")
+    if not lengths or any(length.unit != lengths[0].unit for length in lengths):
+        raise ValueError(f"periods must all be in one unit, updates or parts of the run or another, got {periods!r}.")
     return lengths

@@ -1,6 +1,8 @@
 """Lengths as people write them."""
 
 import math
+from datetime import timedelta
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -21,6 +23,35 @@ from lightning_llmopt.schedules import parse_duration
 )  # fmt: skip
 def test_is_read_as_written(written, steps):
     assert parse_duration("warmup", written).steps(2000) == steps
+
+
+@pytest.mark.parametrize(
+    ("written", "unit", "ticks"),
+    [
+        ("375M tokens", "tokens", 375_000_000), ("1.5B tokens", "tokens", 1_500_000_000), ("1e9 tokens", "tokens", 10**9),
+        ("14.8T tokens", "tokens", 14_800_000_000_000), ("1.2M samples", "samples", 1_200_000),
+        ("512 sequences", "samples", 512), ("10k steps", "updates", 10_000), ("2k", "updates", 2_000),
+        ("45 min", "seconds", 2_700_000_000), ("1.5 h", "seconds", 5_400_000_000), ("90s", "seconds", 90_000_000),
+        ("2 days", "seconds", 172_800_000_000), (timedelta(minutes=45), "seconds", 2_700_000_000),
+        ("0.001 ms", None, None), ("3 epochs", "epochs", 3), ("1 epoch", "epochs", 1),
+    ],
+)  # fmt: skip
+def test_units_are_read(written, unit, ticks):
+    if unit is None:
+        with pytest.raises(
+            ValueError, match=r"samples \('1.2M samples'\) or a time \('45 min', '8 h'\), got '0.001 ms'"
+        ):
+            parse_duration("total", written)
+    else:
+        duration = parse_duration("total", written)
+        assert (duration.unit, duration.ticks()) == (unit, ticks)
+
+
+def test_parts_of_an_epoch_and_of_a_second_are_exact():
+    assert parse_duration("warmup", "0.1 epochs").amount == Fraction(1, 10)
+    assert parse_duration("warmup", "0.1 s").ticks() == 100_000
+    with pytest.raises(ValueError, match="warmup must be a whole number of tokens, got '1.5 tokens'"):
+        parse_duration("warmup", "1.5 tokens")
 
 
 def test_a_decimal_fraction_is_exact():
@@ -57,7 +88,7 @@ def test_parts_of_at_most_the_whole_always_fit(shares, total):
         ("1e999999999 steps", "warmup must be updates .*, got '1e999999999 steps'"),
         ("9" * 5_000, r"warmup must be updates .*, got '9999.*\.\.\..*999'"),
         (1e300, r"at most the whole run .*, got 1e\+300\.$"),
-        ("3 parsecs", "warmup must be updates .* or a part of the run .*, got '3 parsecs'"),
+        ("3 parsecs", "warmup must be updates .* a part of the run .*, got '3 parsecs'"),
         ("", "warmup must be updates .*, got ''"),
         ("%", "warmup must be updates .*, got '%'"),
         (math.nan, "warmup must be updates .*, got nan"),

@@ -63,3 +63,19 @@ def test_is_a_value():
     spec = wsd(warmup="2%", decay=10)
     assert spec == pickle.loads(pickle.dumps(spec)) == copy.deepcopy(spec)
     assert spec != wsd(warmup="2%", decay=11)
+
+
+def test_a_schedule_may_count_tokens():
+    schedule = wsd(warmup="1k tokens", decay="20%", shape="linear").resolve(total_steps=10_000, unit="tokens")
+    assert [schedule(at, 500) for at in (0, 500, 1_000, 7_500, 8_000, 9_000, 10_000)] == [0.5, 1, 1, 1, 1, 0.5, 0]
+
+
+def test_a_length_on_another_clock_is_refused_by_name():
+    message = "wsd: a length of 1000 tokens cannot be told in a run that is counted in updates"
+    with pytest.raises(ValueError, match=message):
+        wsd(warmup="1k tokens").resolve(total_steps=10_000)
+
+
+def test_the_sum_is_written_in_the_unit():
+    with pytest.raises(ValueError, match=r"warmup 60.0 \+ decay 60.0 = 120 seconds, but total_steps is 90 seconds"):
+        wsd(warmup="1 min", decay="60 s").resolve(total_steps=90 * 10**6, unit="seconds")
