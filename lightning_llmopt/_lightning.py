@@ -4,6 +4,7 @@ Checked against lightning 2.6.6. ``tests/test__lightning.py`` fails when a priva
 """
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +15,10 @@ from lightning.pytorch import Trainer as Trainer
 from lightning.pytorch.callbacks import Checkpoint as Checkpoint
 from lightning.pytorch.callbacks import GradientAccumulationScheduler as GradientAccumulationScheduler
 from lightning.pytorch.callbacks import ProgressBar as ProgressBar
+from lightning.pytorch.callbacks import Timer as Timer
+from lightning.pytorch.utilities import rank_zero_info as rank_zero_info
 from lightning.pytorch.utilities import rank_zero_warn as rank_zero_warn
+from lightning.pytorch.utilities.data import extract_batch_size as extract_batch_size
 from lightning.pytorch.utilities.model_helpers import is_overridden as is_overridden
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
@@ -54,3 +58,21 @@ def batches_behind(trainer: Trainer) -> int:
 def loss_scaler(trainer: Trainer) -> Any | None:
     """The fp16 ``GradScaler`` in use, if there is one."""
     return getattr(trainer.precision_plugin, "scaler", None)
+
+
+def training_timer(trainer: Trainer) -> Timer | None:
+    """The ``Timer`` that ends the run: ``Trainer(max_time=...)`` or one among the callbacks."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next((one for one in callbacks if isinstance(one, Timer) and one.time_remaining() is not None), None)
+
+
+def time_limit(trainer: Trainer) -> int | None:
+    """Time after which the run ends, of which what earlier runs took is a part [microseconds]."""
+    timer = training_timer(trainer)
+    return None if timer is None or timer._duration is None else round(timer._duration * 1e6)
+
+
+def data_parallel_share(trainer: Trainer) -> Fraction:
+    """Ranks with data of their own over all ranks: below 1 where several share a batch, as in tensor parallelism."""
+    sampler = trainer.distributed_sampler_kwargs
+    return Fraction(sampler["num_replicas"], trainer.world_size) if sampler else Fraction(1)

@@ -1,10 +1,85 @@
-"""How many updates each optimizer will make: the Trainer's own estimate is 0, -1 or inf where it matters."""
+"""How long the run is, and on which clock: the Trainer's own estimate is 0, -1 or inf where it matters."""
 
 import math
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
-from .._lightning import GradientAccumulationScheduler, MisconfigurationException, Trainer, batches_behind
-from ..schedules import Schedule, ScheduleSpec
+from .._lightning import (
+    GradientAccumulationScheduler,
+    MisconfigurationException,
+    Trainer,
+    batches_behind,
+    time_limit,
+)
+from ..schedules import Duration, clock_ticks
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """Where the run ends.
+
+    Args:
+        ticks: Length of the whole run on the clock of ``unit``; ``None`` if nobody knows it.
+        unit: ``"updates"``, ``"tokens"``, ``"samples"`` or ``"seconds"`` (in microseconds).
+    """
+
+    ticks: int | None
+    unit: str = "updates"
+
+    def __str__(self) -> str:
+        if self.ticks is None:
+            return "unknown"
+        per = clock_ticks(self.unit)
+        return f"{self.ticks / per:g} {self.unit}" if per > 1 else f"{self.ticks} {self.unit}"
+
+
+def horizon(trainer: Trainer, total: Duration | None, *, updates: int | None) -> Horizon:
+    """The length that the user gave, or else the Trainer's own.
+
+    Args:
+        trainer: Whose run it is.
+        total: What the user said, if anything.
+        updates: The Trainer's own length in updates, if it has one.
+
+    Raises:
+        MisconfigurationException: If ``total`` is in epochs and an epoch has no length.
+    """
+    if total is None:
+        limit = time_limit(trainer)
+        return Horizon(limit, "seconds") if updates is None and limit is not None else Horizon(updates)
+    if total.unit == "epochs":
+        return Horizon(updates_in_epochs(trainer, total.amount))
+    return Horizon(total.ticks(), total.unit)
+
+
+def updates_in_epochs(trainer: Trainer, epochs: Fraction) -> int:
+    """Updates of each optimizer in the first so many epochs of the run; a part of one is rounded down.
+
+    Raises:
+        MisconfigurationException: If an epoch has no length.
+    """
+    batches = trainer.num_training_batches
+    if not math.isfinite(batches):
+        raise MisconfigurationException(
+            f"A length in epochs ({float(epochs):g}) needs epochs of a known length, and the loader has none. Write it "
+            "in updates or tokens, or set Trainer(limit_train_batches=...)."
+        )
+    whole = int(epochs)
+    starts = _windows_by_epoch(trainer)
+
+    def of_epoch(epoch: int) -> int:
+        window = next(size for start, size in reversed(starts.items()) if start <= epoch)
+        return math.ceil(batches / window)
+
+    if len(starts) == 1:
+        return int(of_epoch(0) * epochs)
+    return sum(map(of_epoch, range(whole))) + int(of_epoch(whole) * (epochs - whole))
+
+
+def epochs_are_alike(trainer: Trainer) -> bool:
+    """Whether all epochs have the same number of updates."""
+    return len(_windows_by_epoch(trainer)) == 1
 
 
 def what_sets_the_length(trainer: Trainer) -> list[Any]:
@@ -52,51 +127,21 @@ def _updates_left_in_epochs(trainer: Trainer) -> int | None:
 def _accumulation_windows(trainer: Trainer) -> list[tuple[int, int]]:
     """(batches an update, number of epochs with that) for this epoch and those to come."""
     now, last = trainer.current_epoch, trainer.max_epochs or 0
-    starts = {0: trainer.accumulate_grad_batches}
-    for callback in _accumulation_schedulers(trainer):
-        starts = dict(sorted(callback.scheduling.items()))
+    starts = _windows_by_epoch(trainer)
     ends = [*list(starts)[1:], max(last, now)]
     spans = zip(starts.items(), ends, strict=True)
     left = [(window, min(end, last) - max(start, now)) for (start, window), end in spans]
     return [(window, epochs) for window, epochs in left if epochs > 0]
 
 
+def _windows_by_epoch(trainer: Trainer) -> dict[int, int]:
+    """Batches an update, from each epoch on that changes them; the first is 0."""
+    starts = {0: trainer.accumulate_grad_batches}
+    for callback in _accumulation_schedulers(trainer):
+        starts = dict(sorted(callback.scheduling.items()))
+    return starts
+
+
 def _accumulation_schedulers(trainer: Trainer) -> list[GradientAccumulationScheduler]:
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, GradientAccumulationScheduler)]
-
-
-def resolve(spec: ScheduleSpec, trainer: Trainer, *, total: int | None) -> Schedule:
-    """The schedule for this run of ``total`` updates, if that is known.
-
-    Under ``fast_dev_run``, where the run is shorter than anybody means it, a schedule that does not fit
-    plays its first updates.
-
-    Raises:
-        MisconfigurationException: If the length of the run is needed and not known, or if the schedule
-            does not fit into it.
-    """
-    if total is None and spec.needs_total_steps():
-        raise MisconfigurationException(
-            f"LRSchedule({spec.recipe}) needs the length of the run, and it is not known: max_steps is "
-            f"{trainer.max_steps}, max_epochs is {trainer.max_epochs}, an epoch has {trainer.num_training_batches} "
-            "batches. Set Trainer(max_steps=...), or max_epochs and a loader that has a length, or "
-            "LRSchedule(..., total=...)."
-        )
-    try:
-        return spec.resolve(total_steps=total)
-    except ValueError as error:
-        if trainer.fast_dev_run and total is not None:  # type: ignore[attr-defined]
-            return _resolve_longer(spec, total)
-        raise MisconfigurationException(f"LRSchedule: {error}") from None
-
-
-def _resolve_longer(spec: ScheduleSpec, total_steps: int) -> Schedule:
-    """The schedule in a run that is doubled until it fits; lengths below 100 % always do in the end."""
-    for _ in range(64):
-        total_steps *= 2
-        try:
-            return spec.resolve(total_steps=total_steps)
-        except ValueError:
-            continue
-    raise MisconfigurationException(f"LRSchedule: {spec.recipe} does not fit into a run of any length.")

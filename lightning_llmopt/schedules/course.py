@@ -127,7 +127,7 @@ class Course:
             return duration.ticks()
         timed = "seconds" in (unit, self.unit)
         run, own = before[self.unit] - self._past[self.unit], before[unit] - self._past[unit]
-        if own <= 0 or (timed and (self._past["updates"] == 0 or before["updates"] < _TIMED_UPDATES)):
+        if own <= 0 or (timed and before["updates"] < _TIMED_UPDATES):
             return None
         return int(duration.ticks() * Fraction(run, own))
 

@@ -1,0 +1,267 @@
+"""A schedule in a run: which multiplier each optimizer's coming update gets."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from .._lightning import MisconfigurationException, Trainer
+from ..schedules import (
+    Course,
+    Duration,
+    Phase,
+    Schedule,
+    ScheduleSpec,
+    from_plain,
+    spec_from_plain,
+    spec_to_plain,
+    to_plain,
+)
+from ._clock import RunClock
+from ._horizon import Horizon, epochs_are_alike, updates_in_epochs
+
+Curve = Schedule | Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A schedule made for a run: everything that decides its rates, and nothing that moves.
+
+    Args:
+        horizon: Where the run ends.
+        curve: A schedule on the clock of ``unit``, or a function of update numbers; ``None`` if ``spec`` mixes units.
+        spec: The description, where its units are mixed.
+        unit: Clock of ``curve``.
+    """
+
+    horizon: Horizon
+    curve: Curve | None = None
+    spec: ScheduleSpec | None = None
+    unit: str = "updates"
+
+    def units(self) -> set[str]:
+        """Clocks that have to be counted."""
+        mixed = {length.unit for length in self.spec.lengths()} - {"run"} if self.spec else set()
+        return {self.unit, self.horizon.unit, *mixed}
+
+    def to_plain(self) -> dict[str, Any] | None:
+        """In plain types, for a checkpoint; ``None`` for a function, which cannot be kept."""
+        where = {"total": self.horizon.ticks, "total_unit": self.horizon.unit, "unit": self.unit}
+        if isinstance(self.curve, Schedule):
+            return {"phases": to_plain(self.curve), **where}
+        return {"spec": spec_to_plain(self.spec), **where} if self.spec else None
+
+    @staticmethod
+    def from_plain(plain: dict[str, Any]) -> "Plan":
+        """What ``to_plain`` was made of."""
+        curve = from_plain(plain["phases"]) if "phases" in plain else None
+        spec = spec_from_plain(plain["spec"]) if "spec" in plain else None
+        return Plan(Horizon(plain["total"], plain["total_unit"]), curve, spec, plain["unit"])
+
+
+def plan(who: str, schedule: ScheduleSpec | Curve, horizon: Horizon, trainer: Trainer) -> Plan:
+    """The schedule for this run.
+
+    Under ``fast_dev_run``, where the run is shorter than anybody means it, a schedule that does not fit
+    plays its first updates.
+
+    Raises:
+        MisconfigurationException: If the length of the run is needed and not known, or if the schedule
+            does not fit into it.
+    """
+    if not isinstance(schedule, ScheduleSpec):
+        return Plan(horizon, schedule)
+    spec = _without_epochs(schedule, trainer)
+    if horizon.ticks is None and spec.needs_total_steps():
+        raise MisconfigurationException(
+            f"{who}({spec.recipe}) needs the length of the run, and it is not known: max_steps is {trainer.max_steps}, "
+            f"max_epochs is {trainer.max_epochs}, an epoch has {trainer.num_training_batches} batches, and there is no "
+            "max_time. Set Trainer(max_steps=...) or Trainer(max_time=...), or max_epochs and a loader that has a "
+            f"length, or {who}(..., total=...) in updates, tokens, samples or time."
+        )
+    try:
+        return _fitted(spec, horizon)
+    except ValueError as error:
+        if trainer.fast_dev_run and horizon.ticks is not None:  # type: ignore[attr-defined]
+            return _fitted_longer(spec, horizon)
+        raise MisconfigurationException(f"{who}: {error}") from None
+
+
+def _fitted(spec: ScheduleSpec, horizon: Horizon) -> Plan:
+    """On one clock if that is possible."""
+    units = {length.unit for length in spec.lengths()} - {"run"}
+    unit = horizon.unit if horizon.ticks is not None else next(iter(units), "updates")
+    if units <= {unit}:
+        return Plan(horizon, spec.resolve(total_steps=horizon.ticks, unit=unit), unit=unit)
+    Course(spec, total=horizon.ticks, unit=horizon.unit)  # refuses what cannot be mixed
+    return Plan(horizon, spec=spec, unit=horizon.unit)
+
+
+def _fitted_longer(spec: ScheduleSpec, horizon: Horizon) -> Plan:
+    """The schedule in a run that is doubled until it fits; lengths below 100 % always do in the end."""
+    for doubling in range(1, 64):
+        try:
+            return _fitted(spec, Horizon((horizon.ticks or 1) << doubling, horizon.unit))
+        except ValueError:
+            continue
+    raise MisconfigurationException(f"{spec.recipe} does not fit into a run of any length.")
+
+
+def _without_epochs(spec: ScheduleSpec, trainer: Trainer) -> ScheduleSpec:
+    """Lengths in epochs as the updates that they are."""
+
+    def converted(length: Duration) -> Duration:
+        if length.unit != "epochs":
+            return length
+        if not epochs_are_alike(trainer):
+            raise MisconfigurationException(
+                f"{spec.recipe}: a length of {length} means a different number of updates in every epoch, since a "
+                "GradientAccumulationScheduler is at work. Write it in updates or as a part of the run."
+            )
+        return Duration(Fraction(updates_in_epochs(trainer, length.amount)))
+
+    return spec.with_lengths(converted)
+
+
+@dataclass(frozen=True)
+class Cooldown:
+    """A last phase that was asked for while the run was going on.
+
+    Args:
+        phase: From the multiplier at that moment to the floor.
+        start: Where it begins on the clock of ``unit``.
+        unit: Clock that it is played on.
+    """
+
+    phase: Phase
+    start: int
+    unit: str
+
+
+class Playing:
+    """The multiplier of every optimizer's coming update.
+
+    Args:
+        plan: What to play.
+        clock: How far each optimizer is.
+    """
+
+    def __init__(self, plan: Plan, clock: RunClock) -> None:
+        self.plan, self.clock = plan, clock
+        total, unit = plan.horizon.ticks, plan.horizon.unit
+        self.courses = [Course(plan.spec, total=total, unit=unit) for _ in clock.counts] if plan.spec else []
+        self.cooldowns: list[Cooldown | None] = [None] * len(clock.counts)
+        self._in_updates = plan.curve if plan.unit == "updates" and not plan.spec else None
+
+    def __call__(self, index: int) -> float:
+        """Multiplier of the coming update of that optimizer.
+
+        Raises:
+            ValueError: If a function of the user's returns something that is no finite number >= 0.
+        """
+        if (cooldown := self.cooldowns[index]) is not None:
+            step, width = self._place(index, cooldown.unit)
+            return Schedule(cooldown.phase)(max(0, step - cooldown.start), width)
+        if self._in_updates is not None:
+            if isinstance(self._in_updates, Schedule):
+                return self._in_updates(self.clock.counts[index])
+            return multiplier_at(self._in_updates, self.clock.counts[index])
+        if self.courses:
+            return self.courses[index](self.clock.before(index), self.clock.after(index))
+        step, width = self._place(index, self.plan.unit)
+        return self.plan.curve(step, width)  # type: ignore[call-arg, misc]
+
+    def phase(self, index: int) -> str | None:
+        """Name of the phase of the coming update, if the curve has phases."""
+        if (cooldown := self.cooldowns[index]) is not None:
+            return cooldown.phase.name
+        if self.courses:
+            return self.courses[index].phase
+        if isinstance(self.plan.curve, Schedule):
+            return self.plan.curve.phase_at(self.clock.before(index)[self.plan.unit]).name
+        return None
+
+    def phase_names(self) -> list[str]:
+        """All phases in order, if the curve has phases; the cooldown that can be asked for comes last."""
+        source = self.plan.spec or self.plan.curve
+        phases = source.phases if isinstance(source, ScheduleSpec | Schedule) else ()
+        return [*dict.fromkeys(phase.name for phase in phases), "anneal"]
+
+    def progress(self, index: int) -> float | None:
+        """Part of the run that lies behind the coming update, in [0, 1]; ``None`` if the run has no known end."""
+        if (cooldown := self.cooldowns[index]) is not None:
+            end = cooldown.start + cooldown.phase.steps
+            return min(1.0, self._place(index, cooldown.unit)[0] / max(1, end))
+        if self.plan.horizon.ticks is None:
+            return None
+        return min(1.0, self._place(index, self.plan.horizon.unit)[0] / max(1, self.plan.horizon.ticks))
+
+    def ended(self, index: int) -> bool:
+        """Whether the coming update lies behind the end of the run."""
+        progress = self.progress(index)
+        return progress is not None and progress >= 1
+
+    def anneal(self, index: int, length: int, unit: str, *, shape: str, floor: float) -> None:
+        """Go down from here, over ``length`` ticks of ``unit``."""
+        if self.cooldowns[index] is None:
+            phase = Phase("anneal", length, self(index), floor, shape)
+            self.cooldowns[index] = Cooldown(phase, self._place(index, unit)[0], unit)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What moves, in plain types."""
+        cooldowns = [
+            cooldown and {"phases": to_plain(Schedule(cooldown.phase)), "start": cooldown.start, "unit": cooldown.unit}
+            for cooldown in self.cooldowns
+        ]
+        return {"courses": [course.state_dict() for course in self.courses], "cooldowns": cooldowns}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        for course, saved in zip(self.courses, state["courses"], strict=False):
+            course.load_state_dict(saved)
+        for index, saved in enumerate(state["cooldowns"][: len(self.cooldowns)]):
+            if saved is not None:
+                phase = from_plain(saved["phases"]).phases[0]
+                self.cooldowns[index] = Cooldown(phase, saved["start"], saved["unit"])
+
+    def _place(self, index: int, unit: str) -> tuple[int, int]:
+        """Where the coming update begins on that clock, and how wide it is."""
+        if unit == "updates":
+            return self.clock.counts[index], 1
+        before = self.clock.before(index)[unit]
+        return before, self.clock.after(index)[unit] - before
+
+
+def multiplier_at(curve: Curve, step: int) -> float:
+    """The curve's value as a plain float: what goes into a checkpoint must load with ``weights_only=True``.
+
+    Raises:
+        ValueError: If it is no finite number >= 0.
+    """
+    value = curve(step)
+    try:
+        multiplier = float(value)
+    except (TypeError, ValueError):
+        multiplier = math.nan
+    if not 0 <= multiplier < math.inf:
+        raise ValueError(f"schedule({step}) must be a finite number >= 0, got {value!r}.")
+    return multiplier
+
+
+def check_curve(schedule: Any) -> None:
+    """Refuse what is no function of an update number, by calling it with 0.
+
+    Raises:
+        ValueError: If ``schedule`` cannot be called so, or does not return a multiplier.
+    """
+    if isinstance(schedule, type) or not callable(schedule):
+        raise ValueError(f"schedule must be a recipe such as wsd(...), a Schedule or a function, got {schedule!r}.")
+    try:
+        schedule(0)
+    except Exception as error:
+        raise ValueError(
+            f"schedule must be a recipe such as wsd(...) with its brackets, a Schedule, or a function of an update "
+            f"number; got {schedule!r}, which fails for 0: {error}"
+        ) from error
+    multiplier_at(schedule, 0)
