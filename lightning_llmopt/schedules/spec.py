@@ -1,8 +1,9 @@
 """Schedules whose lengths still wait for the length of the run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
 from .durations import Duration
 from .phases import Phase, Schedule
@@ -68,22 +69,29 @@ class PowerLawSpec(PhaseSpec):
         return Phase(self.name, steps, before, end, f"power_law({knee}, {self.exponent!r})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScheduleSpec:
     """A schedule described by its phases, no numbers yet. The recipes (``wsd``, ``cosine``, ...) return these.
 
     Args:
         recipe: Name of the recipe, for messages.
         phases: The phases in order; at most one has no duration and takes what the others leave over.
+        settings: What the recipe was called with, by name; ``None`` if no recipe made this. No part of its value.
     """
 
     recipe: str
     phases: tuple[PhaseSpec, ...]
+    settings: tuple[tuple[str, Any], ...] | None = field(default=None, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if sum(phase.duration is None for phase in self.phases) > 1:
             open_ones = [phase.name for phase in self.phases if phase.duration is None]
             raise ValueError(f"{self.recipe}: at most one phase may be without a duration, got {open_ones}.")
+
+    def __repr__(self) -> str:
+        values = vars(self) if self.settings is None else dict(self.settings)
+        name = type(self).__name__ if self.settings is None else self.recipe
+        return f"{name}({', '.join(f'{key}={value!r}' for key, value in values.items())})"
 
     def resolve(self, *, total_steps: int | None) -> Schedule:
         """The schedule for a run of ``total_steps`` updates.
@@ -143,7 +151,7 @@ class ScheduleSpec:
         return [steps if phase.duration else rest for phase, steps in zip(self.phases, lengths, strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FilledSpec(ScheduleSpec):
     """Phases that have to add up to the whole run; what rounding leaves over goes to the last."""
 
@@ -158,7 +166,7 @@ class FilledSpec(ScheduleSpec):
         return [*lengths[:-1], lengths[-1] + missing]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CyclesSpec(ScheduleSpec):
     """A warmup, then falls that start again from the top, each ``factor`` times as long as the one before.
 
@@ -196,7 +204,7 @@ class CyclesSpec(ScheduleSpec):
         return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SequenceSpec(ScheduleSpec):
     """Whole schedules one after the other, each in a run of its own length."""
 
