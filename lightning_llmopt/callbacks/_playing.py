@@ -33,31 +33,47 @@ class Plan:
         curve: A schedule on the clock of ``unit``, or a function of update numbers; ``None`` if ``spec`` mixes units.
         spec: The description, where its units are mixed.
         unit: Clock of ``curve``.
+        updates_per_epoch: What ``spec`` takes an epoch for.
     """
 
     horizon: Horizon
     curve: Curve | None = None
     spec: ScheduleSpec | None = None
     unit: str = "updates"
+    updates_per_epoch: int = 0
+
+    @property
+    def mixed(self) -> ScheduleSpec | None:
+        """The description with epochs as the updates that they are."""
+
+        def converted(length: Duration) -> Duration:
+            if length.unit != "epochs":
+                return length
+            return Duration(Fraction(int(length.amount * self.updates_per_epoch)))
+
+        return self.spec and self.spec.with_lengths(converted)
 
     def units(self) -> set[str]:
         """Clocks that have to be counted."""
-        mixed = {length.unit for length in self.spec.lengths()} - {"run"} if self.spec else set()
+        mixed = {length.unit for length in self.mixed.lengths()} - {"run"} if self.mixed else set()
         return {self.unit, self.horizon.unit, *mixed}
 
     def to_plain(self) -> dict[str, Any] | None:
-        """In plain types, for a checkpoint; ``None`` for a function, which cannot be kept."""
+        """In plain types, for a checkpoint; ``None`` for what nobody can write down, such as a function."""
         where = {"total": self.horizon.ticks, "total_unit": self.horizon.unit, "unit": self.unit}
         if isinstance(self.curve, Schedule):
             return {"phases": to_plain(self.curve), **where}
-        return {"spec": spec_to_plain(self.spec), **where} if self.spec else None
+        if self.spec is None or self.spec.settings is None:
+            return None
+        return {"spec": spec_to_plain(self.spec), "updates_per_epoch": self.updates_per_epoch, **where}
 
     @staticmethod
     def from_plain(plain: dict[str, Any]) -> "Plan":
         """What ``to_plain`` was made of."""
         curve = from_plain(plain["phases"]) if "phases" in plain else None
         spec = spec_from_plain(plain["spec"]) if "spec" in plain else None
-        return Plan(Horizon(plain["total"], plain["total_unit"]), curve, spec, plain["unit"])
+        horizon = Horizon(plain["total"], plain["total_unit"])
+        return Plan(horizon, curve, spec, plain["unit"], plain.get("updates_per_epoch", 0))
 
 
 def plan(who: str, schedule: ScheduleSpec | Curve, horizon: Horizon, trainer: Trainer) -> Plan:
@@ -72,7 +88,7 @@ def plan(who: str, schedule: ScheduleSpec | Curve, horizon: Horizon, trainer: Tr
     """
     if not isinstance(schedule, ScheduleSpec):
         return Plan(horizon, schedule)
-    spec = _without_epochs(schedule, trainer)
+    spec, per_epoch = schedule, _updates_per_epoch(schedule, trainer)
     if horizon.ticks is None and spec.needs_total_steps():
         raise MisconfigurationException(
             f"{who}({spec.recipe}) needs the length of the run, and it is not known: max_steps is {trainer.max_steps}, "
@@ -81,47 +97,44 @@ def plan(who: str, schedule: ScheduleSpec | Curve, horizon: Horizon, trainer: Tr
             f"length, or {who}(..., total=...) in updates, tokens, samples or time."
         )
     try:
-        return _fitted(spec, horizon)
+        return _fitted(spec, horizon, per_epoch)
     except ValueError as error:
         if trainer.fast_dev_run and horizon.ticks is not None:  # type: ignore[attr-defined]
-            return _fitted_longer(spec, horizon)
+            return _fitted_longer(spec, horizon, per_epoch)
         raise MisconfigurationException(f"{who}: {error}") from None
 
 
-def _fitted(spec: ScheduleSpec, horizon: Horizon) -> Plan:
+def _fitted(spec: ScheduleSpec, horizon: Horizon, updates_per_epoch: int) -> Plan:
     """On one clock if that is possible."""
-    units = {length.unit for length in spec.lengths()} - {"run"}
+    mixed = Plan(horizon, None, spec, horizon.unit, updates_per_epoch)
+    described = mixed.mixed or spec
+    units = {length.unit for length in described.lengths()} - {"run"}
     unit = horizon.unit if horizon.ticks is not None else next(iter(units), "updates")
     if units <= {unit}:
-        return Plan(horizon, spec.resolve(total_steps=horizon.ticks, unit=unit), unit=unit)
-    Course(spec, total=horizon.ticks, unit=horizon.unit)  # refuses what cannot be mixed
-    return Plan(horizon, spec=spec, unit=horizon.unit)
+        return Plan(horizon, described.resolve(total_steps=horizon.ticks, unit=unit), unit=unit)
+    Course(described, total=horizon.ticks, unit=horizon.unit)  # refuses what cannot be mixed
+    return mixed
 
 
-def _fitted_longer(spec: ScheduleSpec, horizon: Horizon) -> Plan:
+def _fitted_longer(spec: ScheduleSpec, horizon: Horizon, updates_per_epoch: int) -> Plan:
     """The schedule in a run that is doubled until it fits; lengths below 100 % always do in the end."""
     for doubling in range(1, 64):
         try:
-            return _fitted(spec, Horizon((horizon.ticks or 1) << doubling, horizon.unit))
+            return _fitted(spec, Horizon((horizon.ticks or 1) << doubling, horizon.unit), updates_per_epoch)
         except ValueError:
             continue
     raise MisconfigurationException(f"{spec.recipe} does not fit into a run of any length.")
 
 
-def _without_epochs(spec: ScheduleSpec, trainer: Trainer) -> ScheduleSpec:
-    """Lengths in epochs as the updates that they are."""
-
-    def converted(length: Duration) -> Duration:
-        if length.unit != "epochs":
-            return length
-        if not epochs_are_alike(trainer):
-            raise MisconfigurationException(
-                f"{spec.recipe}: a length of {length} means a different number of updates in every epoch, since a "
-                "GradientAccumulationScheduler is at work. Write it in updates or as a part of the run."
-            )
-        return Duration(Fraction(updates_in_epochs(trainer, length.amount)))
-
-    return spec.with_lengths(converted)
+def _updates_per_epoch(spec: ScheduleSpec, trainer: Trainer) -> int:
+    """What an epoch is in updates, if anybody asks; 0 if not."""
+    in_epochs = [length for length in spec.lengths() if length.unit == "epochs"]
+    if in_epochs and not epochs_are_alike(trainer):
+        raise MisconfigurationException(
+            f"{spec.recipe}: a length of {in_epochs[0]} means a different number of updates in every epoch, since a "
+            "GradientAccumulationScheduler is at work. Write it in updates or as a part of the run."
+        )
+    return updates_in_epochs(trainer, Fraction(1)) if in_epochs else 0
 
 
 @dataclass(frozen=True)
@@ -129,12 +142,12 @@ class Cooldown:
     """A last phase that was asked for while the run was going on.
 
     Args:
-        phase: From the multiplier at that moment to the floor.
+        curve: From the multiplier at that moment to the floor, in one phase.
         start: Where it begins on the clock of ``unit``.
         unit: Clock that it is played on.
     """
 
-    phase: Phase
+    curve: Schedule
     start: int
     unit: str
 
@@ -150,7 +163,8 @@ class Playing:
     def __init__(self, plan: Plan, clock: RunClock) -> None:
         self.plan, self.clock = plan, clock
         total, unit = plan.horizon.ticks, plan.horizon.unit
-        self.courses = [Course(plan.spec, total=total, unit=unit) for _ in clock.counts] if plan.spec else []
+        mixed = plan.mixed
+        self.courses = [Course(mixed, total=total, unit=unit) for _ in clock.counts] if mixed else []
         self.cooldowns: list[Cooldown | None] = [None] * len(clock.counts)
         self._in_updates = plan.curve if plan.unit == "updates" and not plan.spec else None
 
@@ -162,7 +176,7 @@ class Playing:
         """
         if (cooldown := self.cooldowns[index]) is not None:
             step, width = self._place(index, cooldown.unit)
-            return Schedule(cooldown.phase)(max(0, step - cooldown.start), width)
+            return cooldown.curve(max(0, step - cooldown.start), width)
         if self._in_updates is not None:
             if isinstance(self._in_updates, Schedule):
                 return self._in_updates(self.clock.counts[index])
@@ -175,7 +189,7 @@ class Playing:
     def phase(self, index: int) -> str | None:
         """Name of the phase of the coming update, if the curve has phases."""
         if (cooldown := self.cooldowns[index]) is not None:
-            return cooldown.phase.name
+            return cooldown.curve.phases[0].name
         if self.courses:
             return self.courses[index].phase
         if isinstance(self.plan.curve, Schedule):
@@ -191,7 +205,7 @@ class Playing:
     def progress(self, index: int) -> float | None:
         """Part of the run that lies behind the coming update, in [0, 1]; ``None`` if the run has no known end."""
         if (cooldown := self.cooldowns[index]) is not None:
-            end = cooldown.start + cooldown.phase.steps
+            end = cooldown.start + cooldown.curve.total_steps
             return min(1.0, self._place(index, cooldown.unit)[0] / max(1, end))
         if self.plan.horizon.ticks is None:
             return None
@@ -206,12 +220,12 @@ class Playing:
         """Go down from here, over ``length`` ticks of ``unit``."""
         if self.cooldowns[index] is None:
             phase = Phase("anneal", length, self(index), floor, shape)
-            self.cooldowns[index] = Cooldown(phase, self._place(index, unit)[0], unit)
+            self.cooldowns[index] = Cooldown(Schedule(phase), self._place(index, unit)[0], unit)
 
     def state_dict(self) -> dict[str, Any]:
         """What moves, in plain types."""
         cooldowns = [
-            cooldown and {"phases": to_plain(Schedule(cooldown.phase)), "start": cooldown.start, "unit": cooldown.unit}
+            cooldown and {"phases": to_plain(cooldown.curve), "start": cooldown.start, "unit": cooldown.unit}
             for cooldown in self.cooldowns
         ]
         return {"courses": [course.state_dict() for course in self.courses], "cooldowns": cooldowns}
@@ -222,8 +236,7 @@ class Playing:
             course.load_state_dict(saved)
         for index, saved in enumerate(state["cooldowns"][: len(self.cooldowns)]):
             if saved is not None:
-                phase = from_plain(saved["phases"]).phases[0]
-                self.cooldowns[index] = Cooldown(phase, saved["start"], saved["unit"])
+                self.cooldowns[index] = Cooldown(from_plain(saved["phases"]), saved["start"], saved["unit"])
 
     def _place(self, index: int, unit: str) -> tuple[int, int]:
         """Where the coming update begins on that clock, and how wide it is."""

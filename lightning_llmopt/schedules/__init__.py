@@ -19,6 +19,10 @@ from .named import polynomial as polynomial
 from .named import power as power
 from .phases import Phase as Phase
 from .phases import Schedule as Schedule
+from .plain import from_plain as from_plain
+from .plain import spec_from_plain as spec_from_plain
+from .plain import spec_to_plain as spec_to_plain
+from .plain import to_plain as to_plain
 from .registry import RECIPES as RECIPES
 from .registry import by_name as by_name
 from .shapes import SHAPES as SHAPES

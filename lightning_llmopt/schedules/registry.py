@@ -1,21 +1,30 @@
 """All recipes by their names."""
 
+import copy
+import functools
 import inspect
 import reprlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, ParamSpec
 
 from .spec import ScheduleSpec
 
-Recipe = TypeVar("Recipe", bound=Callable[..., ScheduleSpec])
+Settings = ParamSpec("Settings")
 
 RECIPES: dict[str, Callable[..., ScheduleSpec]] = {}
 
 
-def recipe(function: Recipe) -> Recipe:
-    """Enter ``function`` into RECIPES under its own name."""
-    RECIPES[function.__name__] = function
-    return function
+def recipe(function: Callable[Settings, ScheduleSpec]) -> Callable[Settings, ScheduleSpec]:
+    """Enter ``function`` into RECIPES under its own name; what it returns knows the settings it was made with."""
+
+    @functools.wraps(function)
+    def made(*args: Settings.args, **settings: Settings.kwargs) -> ScheduleSpec:
+        spec = function(*args, **settings)
+        return replace(spec, settings=tuple(copy.deepcopy(settings).items()))  # a list may change afterwards
+
+    RECIPES[made.__name__] = made
+    return made
 
 
 def by_name(name: str, /, **settings: Any) -> ScheduleSpec:

@@ -1,7 +1,7 @@
 """Schedules whose lengths still wait for the length of the run."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeVar
 
@@ -85,22 +85,29 @@ class PowerLawSpec(PhaseSpec):
         return Phase(self.name, steps, before, end, f"power_law({knee}, {self.exponent!r})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScheduleSpec:
     """A schedule described by its phases, no numbers yet. The recipes (``wsd``, ``cosine``, ...) return these.
 
     Args:
         recipe: Name of the recipe, for messages.
         phases: The phases in order; at most one has no duration and takes what the others leave over.
+        settings: What the recipe was called with, by name; ``None`` if no recipe made this. No part of its value.
     """
 
     recipe: str
     phases: tuple[PhaseSpec, ...]
+    settings: tuple[tuple[str, Any], ...] | None = field(default=None, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if sum(phase.duration is None for phase in self.phases) > 1:
             open_ones = [phase.name for phase in self.phases if phase.duration is None]
             raise ValueError(f"{self.recipe}: at most one phase may be without a duration, got {open_ones}.")
+
+    def __repr__(self) -> str:
+        values = vars(self) if self.settings is None else dict(self.settings)
+        name = type(self).__name__ if self.settings is None else self.recipe
+        return f"{name}({', '.join(f'{key}={value!r}' for key, value in values.items())})"
 
     def resolve(self, *, total_steps: int | None, unit: str = "updates") -> Schedule:
         """The schedule for a run of ``total_steps`` updates.
@@ -190,7 +197,7 @@ class ScheduleSpec:
         return [steps if phase.duration else rest for phase, steps in zip(self.phases, lengths, strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FilledSpec(ScheduleSpec):
     """Phases that have to add up to the whole run; what rounding leaves over goes to the last."""
 
@@ -199,13 +206,13 @@ class FilledSpec(ScheduleSpec):
         missing = total_steps - sum(lengths)
         if missing >= len(lengths):
             raise ValueError(
-                f"{self.recipe} does not fill the run: its periods end at {_place(sum(lengths), unit)}, but total_steps "
-                f"is {total_steps}. Let the last one end with the run."
+                f"{self.recipe} does not fill the run: its periods end at {_place(sum(lengths), unit)}, but "
+                f"total_steps is {total_steps}. Let the last one end with the run."
             )
         return [*lengths[:-1], lengths[-1] + missing]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CyclesSpec(ScheduleSpec):
     """A warmup, then falls that start again from the top, each ``factor`` times as long as the one before.
 
@@ -242,7 +249,7 @@ class CyclesSpec(ScheduleSpec):
         return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SequenceSpec(ScheduleSpec):
     """Whole schedules one after the other, each in a run of its own length."""
 
@@ -330,8 +337,8 @@ def _durations_in(value: Any) -> Iterator[Duration]:
         for part in value:
             yield from _durations_in(part)
     elif isinstance(value, ScheduleSpec | PhaseSpec):
-        for field in fields(value):
-            yield from _durations_in(getattr(value, field.name))
+        for name in _parts(value):
+            yield from _durations_in(getattr(value, name))
 
 
 def _converted(value: Value, convert: Callable[[Duration], Duration]) -> Value:
@@ -341,7 +348,10 @@ def _converted(value: Value, convert: Callable[[Duration], Duration]) -> Value:
     if isinstance(value, tuple):
         return tuple(_converted(part, convert) for part in value)  # type: ignore[return-value]
     if isinstance(value, ScheduleSpec | PhaseSpec) and is_dataclass(value):
-        return replace(
-            value, **{field.name: _converted(getattr(value, field.name), convert) for field in fields(value)}
-        )
+        return replace(value, **{name: _converted(getattr(value, name), convert) for name in _parts(value)})
     return value
+
+
+def _parts(value: ScheduleSpec | PhaseSpec) -> list[str]:
+    """Names of what a description is made of; its settings only say how it was written."""
+    return [part.name for part in fields(value) if part.name != "settings"]

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from lightning_llmopt.schedules import Phase, PhaseSpec, Schedule, ScheduleSpec, constant, cosine, wsd
+from lightning_llmopt.schedules import Phase, PhaseSpec, Schedule, ScheduleSpec, constant, cosine, sequence, wsd, wsd_s
 
 
 def test_the_phase_without_a_length_takes_what_is_left():
@@ -79,3 +79,21 @@ def test_a_length_on_another_clock_is_refused_by_name():
 def test_the_sum_is_written_in_the_unit():
     with pytest.raises(ValueError, match=r"warmup 60.0 \+ decay 60.0 = 120 seconds, but total_steps is 90 seconds"):
         wsd(warmup="1 min", decay="60 s").resolve(total_steps=90 * 10**6, unit="seconds")
+
+
+def test_a_recipe_prints_as_it_was_written():
+    assert repr(cosine()) == str(cosine()) == "cosine()"
+    spec = sequence(parts=[(wsd(warmup="2%", decay=0.2), 40), (wsd_s(periods=[3]), None)])
+    assert repr(spec) == "sequence(parts=[(wsd(warmup='2%', decay=0.2), 40), (wsd_s(periods=[3]), None)])"
+    assert eval(repr(spec)) == spec
+
+
+def test_a_description_that_no_recipe_made_prints_its_phases():
+    by_hand = ScheduleSpec("mine", (PhaseSpec("stable", None, 1.0, 1.0),))
+    assert repr(by_hand).startswith("ScheduleSpec(recipe='mine', phases=(PhaseSpec(name='stable', duration=None,")
+
+
+def test_settings_are_no_part_of_the_value():
+    assert wsd(warmup="2%") == wsd(warmup=0.02)
+    assert hash(wsd_s(periods=[3, 4])) == hash(wsd_s(periods=["3", 4]))
+    assert copy.deepcopy(wsd(warmup=2)).settings == pickle.loads(pickle.dumps(wsd(warmup=2))).settings
