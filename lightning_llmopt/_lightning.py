@@ -76,3 +76,14 @@ def data_parallel_share(trainer: Trainer) -> Fraction:
     """Ranks with data of their own over all ranks: below 1 where several share a batch, as in tensor parallelism."""
     sampler = trainer.distributed_sampler_kwargs
     return Fraction(sampler["num_replicas"], trainer.world_size) if sampler else Fraction(1)
+
+
+def trains_without_end(trainer: Trainer) -> bool:
+    """Whether the Trainer itself would never stop."""
+    return trainer.max_steps == -1 and trainer.max_epochs in (-1, None) and time_limit(trainer) is None
+
+
+def log_folder(trainer: Trainer) -> str | None:
+    """Where this rank's first logger writes; unlike ``trainer.log_dir`` no other rank has to ask too."""
+    folder = getattr(trainer.logger, "log_dir", None) or getattr(trainer.logger, "save_dir", None)
+    return None if folder is None else str(folder)

@@ -35,8 +35,8 @@ def count_tokens(batch: Any) -> int | Tensor:
     elif isinstance(batch, tuple | list) and batch:
         return count_tokens(batch[0])
     raise MisconfigurationException(
-        f"Cannot count the tokens of a batch that is {_in_words(batch)}: it must be token ids (a tensor of whole numbers), "
-        "a dict with 'input_ids' or 'attention_mask', or a tuple that begins with one of these. Say how: "
+        f"Cannot count the tokens of a batch that is {_in_words(batch)}: it must be token ids (a tensor of whole "
+        "numbers), a dict with 'input_ids' or 'attention_mask', or a tuple that begins with one of these. Say how: "
         "LRSchedule(..., tokens=lambda batch: batch['text'].numel())."
     )
 

@@ -55,6 +55,11 @@ class RunClock:
         """Whether updates are all that is counted."""
         return not (self.contents or self.timed)
 
+    @property
+    def has_timer(self) -> bool:
+        """Whether the Trainer keeps the time, and its checkpoints do."""
+        return training_timer(self.trainer) is not None
+
     def before(self, index: int) -> Place:
         """Where the coming update of that optimizer begins."""
         return {"updates": self.counts[index], "seconds": self._now, **self._applied[index]}
@@ -79,7 +84,9 @@ class RunClock:
         new = [index for index, coming in enumerate(self._coming) if found and not any(coming.values())]
         share = data_parallel_share(self.trainer) if new else 1
         for index in new:
-            guess = {unit: int(number * self.trainer.world_size * share) * window for unit, number in found.items()}
+            guess = {
+                unit: int(int(number) * self.trainer.world_size * share) * window for unit, number in found.items()
+            }
             self._coming[index].update(guess)
         return new
 
@@ -107,6 +114,11 @@ class RunClock:
             "coming": [dict(place) for place in self._coming],
             "seconds": self._now,
         }
+
+    def look_at_watch(self) -> None:
+        """Set the clock of a run that begins with time on it; every rank must ask."""
+        if self.timed:
+            self._summed(dict.fromkeys(_CONTENTS, 0))
 
     def open_windows(self) -> list[dict[str, int]]:
         """What batches hold that wait for their update, over all ranks; every rank must ask."""

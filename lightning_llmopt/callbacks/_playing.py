@@ -234,6 +234,10 @@ class Playing:
         """Go on from there."""
         for course, saved in zip(self.courses, state["courses"], strict=False):
             course.load_state_dict(saved)
+        self.load_cooldowns(state)
+
+    def load_cooldowns(self, state: dict[str, Any]) -> None:
+        """Go on with the cooldowns only: the schedule is another one."""
         for index, saved in enumerate(state["cooldowns"][: len(self.cooldowns)]):
             if saved is not None:
                 self.cooldowns[index] = Cooldown(from_plain(saved["phases"]), saved["start"], saved["unit"])

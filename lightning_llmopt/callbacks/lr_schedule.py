@@ -1,77 +1,93 @@
 """The learning rate of every update, by a schedule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from torch.optim import Optimizer
 from typing_extensions import override
 
-from .._lightning import (
-    Callback,
-    LightningModule,
-    MisconfigurationException,
-    Trainer,
-    is_logging_step,
-    logger_step,
-    not_compiled,
-    rank_zero_warn,
-)
-from ..schedules import Schedule, ScheduleSpec, parse_duration
+from .._lightning import LightningModule, MisconfigurationException, Trainer, rank_zero_info, rank_zero_warn
+from ..schedules import Anneal, Schedule, ScheduleSpec
+from ..schedules.arguments import Length
 from ._bar import hide, show
-from ._horizon import resolve, updates_per_optimizer, what_sets_the_length
-from ._log import write
-from ._optimizers import group_names, index_of, may_step, optimizer_names
-from ._rates import ScheduledRates, base_rates, check_curve
-from ._strategy import refuse_rate_writers, refuse_strategies
-from ._updates import AppliedUpdates
+from ._batches import Count
+from ._cooling import cooldown_length
+from ._during import PhaseValues, check_during
+from ._entries import LR
+from ._horizon import Horizon
+from ._optimizers import optimizer_names
+from ._playing import Plan
+from ._requests import Requests
+from ._scheduled import Scheduled
+from ._strategy import refuse_rate_writers
+from ._targets import Target
 
 
-class LRSchedule(Callback):
+class LRSchedule(Scheduled):
     """Run every parameter group at its own base rate times the schedule's multiplier.
 
     The base rates are the ones that ``configure_optimizers`` returns, so ratios between groups are
     kept. Each optimizer follows its own count of applied updates: micro-batches inside an accumulation
     window, updates that the fp16 scaler skipped and steps of other optimizers do not move it. Works
     with several optimizers, manual optimization, rates held as tensors and groups added during the run.
+    Where lengths are tokens, samples or time, those are counted too, over all ranks, applied updates only.
 
-    The only state is those counts, saved with the checkpoint: a resumed run computes the very same
-    rates. If the configuration changed in between, old and new rate are printed.
+    Saved with the checkpoint are these counts, the coming rates, and the plan that they came from: a resumed
+    run computes the very same rates, and one whose configuration would let them jump is refused, unless
+    ``on_change`` says what to do.
+
+    A run can be told to come to its end: ``anneal_now`` in code, ``touch ANNEAL`` in the run's folder
+    (``default_root_dir`` or the logger's), or ``kill -USR2``. It then cools down and stops.
 
     Logged at each logging step of the Trainer, on the x axis of ``self.log``:
 
     - ``lr/<optimizer>/<group>``: rate of that group in this update, such as ``lr/AdamW/group0``; the group
       is called by its ``name`` entry where it has one.
+    - ``schedule/phase``: number of the phase, from 0; with several optimizers ``schedule/phase/<optimizer>``,
+      with ``group=`` the group's name behind it.
+    - ``schedule/progress``: part of the run that lies behind, in [0, 1], if the run has a known end.
+    - ``schedule/tokens``, ``schedule/samples``: consumed so far, where they are counted.
 
     The progress bar shows the first group's rate as ``lr`` and the schedule's ``phase``.
 
     Args:
         schedule: A recipe such as ``wsd(...)``, resolved against the length of the run; or a ``Schedule``;
             or any function from an update number, counted from 0, to a multiplier [1], >= 0.
-        total: Length of the run [updates of each optimizer], >= 1, if not the Trainer's own:
-            ``max_steps``, or ``max_epochs`` with a loader that has a length.
+        total: Length of the run, if not the Trainer's own (``max_steps``; ``max_epochs`` with a loader that has a
+            length; else ``max_time``): updates of each optimizer (``10_000``), ``"3 epochs"``, ``"10B tokens"``,
+            ``"5M samples"``, ``"8 h"``. A Trainer without an end of its own (``max_epochs=-1``) is stopped there.
+        tokens: Counts the tokens in a batch, on one rank; by default what ``attention_mask`` lets through, or
+            all of ``input_ids`` or of a tensor of token ids.
+        samples: Counts the samples in a batch; by default the first dimension of its first tensor.
+        during: Values of other entries in some phases, such as ``{"decay": {"beta2": 0.99}}``; written when the
+            phase begins (or is resumed), taken back when it ends. Where an entry is 0 it stays 0.
+        optimizer: Position or name (``"AdamW"``) of the only optimizer that is meant; by default all.
+        group: Position or ``name`` entry of the only group that is meant; by default all. Several schedules can
+            share a Trainer if no group has two.
+        on_change: If a resumed run's rates would jump: ``"error"``, ``"adopt"`` (go on with the new configuration,
+            and say so), or ``"keep"`` (go on with the checkpoint's).
+        anneal: What a file or a signal starts, and what ``anneal_now`` does by default.
         replace_schedulers: Whether to drop the schedulers that ``configure_optimizers`` returns, for modules
             that are not yours to edit. By default they are refused: two writers of one rate.
 
     Raises:
-        ValueError: If ``schedule`` is nothing of the kind or ``total`` is not a length in updates.
+        ValueError: If an argument is nothing of the kind.
         MisconfigurationException: At fit start, if somebody else writes the rate too, if the length of the
-            run is not known, or if the schedule does not fit into it; while training, if somebody changes
-            a rate between two updates.
+            run is not known, if the schedule does not fit into it, or if a resumed run's rates would jump;
+            while training, if somebody changes a rate between two updates, or a batch's tokens cannot be counted.
+
+    Source:
+        Values by phase: Dremov et al. 2025, https://arxiv.org/abs/2508.01483.
 
     Example:
         >>> from lightning_llmopt.schedules import wsd
-        >>> callback = LRSchedule(wsd(warmup="2%", decay="20%", shape="sqrt"))
+        >>> callback = LRSchedule(wsd(warmup="2%", decay="20%", shape="sqrt"), during={"decay": {"beta2": 0.99}})
     """
 
-    _bases: list[list[float]]
-    _rates: ScheduledRates | None
-    _updates: AppliedUpdates | None
-    _counts: list[int] | None
-    _saved: dict[str, Any] | None
-    _length: int | None
-    _run: list[Any]
-    _left_at: int
-    _logged: dict[int, int]
+    _CONFIGURATION = (*Scheduled._CONFIGURATION, "during", "anneal", "replace_schedulers", "_anneal_from_start")
+
+    _requests: Requests | None
+    _trainer: Trainer | None
     _past_end: set[int]
     _in_force: tuple[float, str | None]
 
@@ -80,231 +96,219 @@ class LRSchedule(Callback):
         schedule: ScheduleSpec | Schedule | Callable[[int], float],
         *,
         total: int | str | None = None,
+        tokens: Count | None = None,
+        samples: Count | None = None,
+        during: Mapping[str, Mapping[str, float]] | None = None,
+        optimizer: int | str | None = None,
+        group: int | str | None = None,
+        on_change: str = "error",
+        anneal: Anneal | None = None,
         replace_schedulers: bool = False,
     ) -> None:
-        if not isinstance(schedule, ScheduleSpec):
-            check_curve(schedule)
-        self.schedule = schedule
-        self.total = None if total is None else _updates("total", total)
         if not isinstance(replace_schedulers, bool):
             raise ValueError(f"replace_schedulers must be True or False, got {replace_schedulers!r}.")
+        if not (anneal is None or isinstance(anneal, Anneal)):
+            raise ValueError(f"anneal must be Anneal(duration=..., shape=...), got {anneal!r}.")
+        self.during = check_during(during or {})
+        self.anneal = anneal or Anneal()
         self.replace_schedulers = replace_schedulers
-        self._detached()
+        self._anneal_from_start = False
+        super().__init__(
+            schedule, entry=LR, between=None, total=total, tokens=tokens, samples=samples,
+            target=Target(optimizer, group), on_change=on_change,
+        )  # fmt: skip
 
     @property
     @override
     def state_key(self) -> str:
-        """Fixed, so that a change of arguments does not lose the state."""
-        return "LRSchedule"
+        """Fixed by what it is meant for, so that a change of other arguments does not lose the state."""
+        return f"LRSchedule{self.target}"
+
+    @property
+    @override
+    def peak(self) -> bool:
+        """Schedulers that were replaced leave their peak in ``max_lr``."""
+        return self.replace_schedulers
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start from nothing, unless the same Trainer goes on with another fit."""
-        if stage != "fit":
-            return
-        refuse_strategies(
-            trainer, "LRSchedule", ("DeepSpeedStrategy",), "its engine keeps optimizer and counter to itself."
-        )
-        refuse_rate_writers(trainer, "LRSchedule")
-        self._saved = None
+        """Refuse what cannot work, before anything has begun."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            refuse_rate_writers(trainer, "LRSchedule")
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take down the base rates: the last moment before a checkpoint overwrites them."""
-        self._rates = None
         if self.replace_schedulers:
             trainer.strategy.lr_scheduler_configs = []
         _refuse_second_writer(trainer, pl_module)
-        self._bases = [base_rates(optimizer, peak=self.replace_schedulers) for optimizer in trainer.optimizers]
+        super().on_fit_start(trainer, pl_module)
+        self._phase_values.take_down(trainer, "LRSchedule")
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Everything is restored by now: resolve the schedule, write the first rates, start counting."""
-        self._counts = counts = self._applied_so_far(trainer)
-        length = self._length_of(trainer)
-        self._length = self.total or length
-        schedule, self._past_end = self.schedule, set()
-        curve = resolve(schedule, trainer, total=self._length) if isinstance(schedule, ScheduleSpec) else schedule
-        self._rates = rates = ScheduledRates(list(trainer.optimizers), self._bases, curve, counts)
-        self._report_jumps(trainer)
-        self._updates = AppliedUpdates(counts, after=rates.write)
-        self._updates.attach(rates.optimizers)
-        self._note(0)
-        show(trainer, "lr", lambda: f"{self._in_force[0]:.2e}")
-        show(trainer, "phase", lambda: self._in_force[1])
-
-    @override
-    @not_compiled
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Note the rates in force, and whether there is anything to apply."""
-        if self._updates is None or self._rates is None:
+        """Write the first rates, and the values of the phase that the run is in."""
+        self._past_end = set()
+        super().on_train_start(trainer, pl_module)
+        self._trainer = trainer
+        if self._playing is None:
             return
-        index = index_of(trainer, optimizer)
-        self._updates.about_to_step(index, empty=not may_step(optimizer))
-        due, step = is_logging_step(trainer), logger_step(trainer)
-        self._rates.adopt_new_groups(index)
-        self._refuse_strangers(trainer, index, all_groups=due)
-        self._note(index)
-        self._say_past_end(trainer, index)
-        if due and self._logged.get(index) != step:
-            self._logged[index] = step
-            tags = [f"lr/{optimizer_names(trainer)[index]}/{group}" for group in group_names(optimizer)]
-            write(trainer, dict(zip(tags, self._rates.rates(index), strict=True)))
+        if self.during:
+            self._phase_values.refuse_unknown(self._playing.phase_names(), "LRSchedule")
+        if self._anneal_from_start:
+            self.anneal_now()
+        self._stops = self._stops or any(self._playing.cooldowns)
+        for index in self._mine:
+            self._enter_phase(index)
+        self._note(next(iter(self._mine), 0))
+        self._requests = Requests(trainer, file=self.anneal.file, signal_name=self.anneal.signal)
+        tag = self.target.tag().replace("/", " ")
+        show(trainer, f"lr{tag}", lambda: f"{self._in_force[0]:.2e}")
+        show(trainer, f"phase{tag}", lambda: self._in_force[1])
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count what torch's own hooks could not."""
-        if self._updates is not None:
-            self._updates.batch_ended()
+        """See whether somebody wants the run to come to its end."""
+        waits = self._playing is not None and not any(self._playing.cooldowns)
+        if self._requests is not None and waits and self._requests.arrived():
+            self._anneal_on_request()
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember where the counts belong, and say if the schedule was not played out."""
-        self._left_at = trainer.global_step
-        if not self._follows_trainer() or trainer.should_stop or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        """Say if the schedule was not played out."""
+        super().on_train_end(trainer, pl_module)
+        limited = trainer.should_stop or trainer.fast_dev_run  # type: ignore[attr-defined]
+        if self._playing is None or not self._follows_trainer() or limited:
             return
-        for name, optimizer, count in zip(
-            optimizer_names(trainer), trainer.optimizers, self._counts or [], strict=True
-        ):
-            if optimizer.param_groups and self._length and count < 0.9 * self._length:
+        for index in self._mine:
+            progress = self._playing.progress(index)
+            if progress is not None and progress < 0.9 and self._horizon.unit == "updates":
+                count = self._playing.clock.counts[index]
                 rank_zero_warn(
-                    f"LRSchedule: the run ended after {count} updates of {name}, but the schedule was made for "
-                    f"{self._length}, so its end was not reached. If the run is meant to be that long, say "
-                    f"LRSchedule(..., total={count})."
+                    f"LRSchedule: the run ended after {count} updates of {optimizer_names(trainer)[index]}, but the "
+                    f"schedule was made for {self._horizon.ticks}, so its end was not reached. If the run is meant to "
+                    f"be that long, say LRSchedule(..., total={count})."
                 )
 
-    @override
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the optimizers and the progress bar."""
-        self._let_go(trainer)
+    def anneal_now(
+        self, duration: Length | None = None, shape: str | None = None, *, floor: float | None = None
+    ) -> None:
+        """Let the run come to its end: a fall from the rate in force, from the next update on, and then a stop.
+
+        With several processes every rank must call it, at the same update. A second call changes nothing.
+
+        Args:
+            duration: Length of the fall; a part of the run is one of the run as it will then have been.
+            shape: Curve of the fall, a key of ``SHAPES`` with its settings.
+            floor: Multiplier of the base rate at its end [1].
+
+        Raises:
+            ValueError: If an argument is out of range.
+            MisconfigurationException: If no run is under way, the Trainer ends before the fall would, or
+                ``duration`` is in a unit that this run does not count.
+        """
+        given: dict[str, Any] = {"duration": duration, "shape": shape, "floor": floor}
+        anneal = replace(self.anneal, **{name: value for name, value in given.items() if value is not None})
+        if self._playing is None or self._trainer is None or self._updates is None:
+            raise MisconfigurationException("anneal_now: no run is under way. Call it while trainer.fit is training.")
+        for index in self._mine:
+            length, unit = cooldown_length(anneal, self.schedule, self._playing, index, self._trainer)
+            self._playing.anneal(index, length, unit, shape=anneal.shape, floor=float(anneal.floor))
+            if self._entries is not None:
+                self._entries.write(index)
+            self._enter_phase(index)
+            if index == self._mine[0]:
+                rank_zero_info(
+                    f"LRSchedule: the run comes to its end: {anneal.shape} over {Horizon(length, unit)}, then it stops."
+                )
+        self._stops = True
 
     @override
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Let go of the optimizers and the progress bar."""
-        self._let_go(trainer)
+    def _units(self, chosen: Plan) -> set[str]:
+        length = self.anneal.length()
+        units = {length.unit} if length is not None else set()
+        return super()._units(chosen) | units - {"run", "epochs"}
 
     @override
-    def state_dict(self) -> dict[str, Any]:
-        """Applied updates of each optimizer, the rates of its next update, and what the length of the run came from."""
-        if self._rates is None or self._counts is None:
-            return self._saved or {}
-        rates = [self._rates.rates(index) for index in range(len(self._counts))]
-        return {"updates": list(self._counts), "rates": rates, "run": list(self._run)}
+    def _after_update(self, index: int) -> None:
+        super()._after_update(index)
+        self._enter_phase(index)
 
     @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep what was saved until training starts."""
-        self._saved = state_dict
+    def _about_to_update(self, trainer: Trainer, index: int) -> None:
+        self._enter_phase(index)
+        self._note(index)
+        self._say_past_end(trainer, index)
 
-    def _length_of(self, trainer: Trainer) -> int | None:
-        """Length of the run: the saved one if nothing that it depends on has changed, else worked out."""
-        depends_on = what_sets_the_length(trainer)
-        if self._saved is not None and self._saved.get("run", [])[1:] == depends_on:
-            length = self._saved["run"][0]
-        else:
-            length = updates_per_optimizer(trainer)
-        self._run = [length, *depends_on]
-        return length
+    @override
+    def _metrics(self, trainer: Trainer, index: int) -> dict[str, float]:
+        """Rates, and where in the schedule they come from."""
+        metrics = super()._metrics(trainer, index)
+        if self._playing is None or self._clock is None:
+            return metrics
+        name = f"/{optimizer_names(trainer)[index]}" if len(trainer.optimizers) > 1 else ""
+        tag = f"{name}{self.target.tag()}"
+        phase, progress = self._playing.phase(index), self._playing.progress(index)
+        if phase is not None:
+            metrics[f"schedule/phase{tag}"] = float(self._playing.phase_names().index(phase))
+        if progress is not None:
+            metrics[f"schedule/progress{tag}"] = progress
+        for unit in self._clock.contents:
+            metrics[f"schedule/{unit}{tag}"] = float(self._clock.before(index)[unit])
+        return metrics
+
+    def _enter_phase(self, index: int) -> None:
+        if self.during and self._playing is not None and self._trainer is not None:
+            self._phase_values.enter(self._trainer, index, self._playing.phase(index))
+
+    def _anneal_on_request(self) -> None:
+        """What was asked for from outside: a mistake there must not end the run."""
+        try:
+            self.anneal_now()
+        except MisconfigurationException as error:
+            rank_zero_warn(f"LRSchedule: the request to anneal cannot be met, and training goes on. {error}")
 
     def _follows_trainer(self) -> bool:
         """Whether the length of the schedule was the Trainer's to say, and matters."""
-        return self.total is None and isinstance(self.schedule, ScheduleSpec) and self.schedule.needs_total_steps()
+        follows = self.total is None and isinstance(self.schedule, ScheduleSpec) and self.schedule.needs_total_steps()
+        return follows and self._playing is not None and not any(self._playing.cooldowns)
 
     def _say_past_end(self, trainer: Trainer, index: int) -> None:
         """One line for an optimizer that trains on after its schedule has ended."""
-        if self._counts is None or not self._follows_trainer() or index in self._past_end:
+        if index in self._past_end or self._playing is None or not self._follows_trainer():
             return
-        if self._length is not None and self._counts[index] >= self._length:
+        if index in self._mine and self._horizon.unit == "updates" and self._playing.ended(index):
             self._past_end.add(index)
-            name = optimizer_names(trainer)[index]
             rank_zero_warn(
-                f"LRSchedule: {name} has made {self._counts[index]} updates, which is all that the schedule was made "
-                "for, and training goes on at the schedule's end value. Say LRSchedule(..., total=...)."
+                f"LRSchedule: {optimizer_names(trainer)[index]} has made {self._playing.clock.counts[index]} updates, "
+                "which is all that the schedule was made for, and training goes on at the schedule's end value. Say "
+                "LRSchedule(..., total=...)."
             )
-
-    def _refuse_strangers(self, trainer: Trainer, index: int, *, all_groups: bool) -> None:
-        """Stop where somebody else writes rates; the first group is checked every update, all when logging."""
-        if self._rates is None:
-            return
-        for group, written, found in self._rates.strangers(index, all_groups=all_groups):
-            name = f"lr/{optimizer_names(trainer)[index]}/{group_names(trainer.optimizers[index])[group]}"
-            raise MisconfigurationException(
-                f"Two writers of the learning rate: LRSchedule wrote {written!r} as {name}, and somebody else (a hook "
-                f"of the module, another callback) has changed it to {found!r}. Remove that writer, or remove "
-                "LRSchedule from the callbacks."
-            )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Configuration only: a pickled or copied callback is attached to nothing."""
-        return {name: self.__dict__[name] for name in ("schedule", "total", "replace_schedulers")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """A callback that has not run yet."""
-        self.__dict__.update(state)
-        self._detached()
-
-    def _detached(self) -> None:
-        """What the callback knows before a run."""
-        self._bases = []
-        self._rates = self._updates = self._counts = self._saved = None
-        self._length, self._left_at, self._run = None, 0, []
-        self._logged, self._past_end = {}, set()
-        self._in_force = (0.0, None)
-
-    def _let_go(self, trainer: Trainer) -> None:
-        if self._updates is not None:
-            self._updates.detach()
-        self._updates = None
-        self._logged.clear()
-        hide(trainer, "lr", "phase")
 
     def _note(self, index: int) -> None:
         """Remember what the first optimizer's coming update runs at, for the progress bar."""
-        if index == 0 and self._rates is not None and self._rates.optimizers:
-            self._in_force = self._rates.first_rate(), self._rates.phase(0)
+        if self._mine and index == self._mine[0] and self._entries is not None and self._playing is not None:
+            self._in_force = self._entries.first_value(), self._playing.phase(index)
 
-    def _applied_so_far(self, trainer: Trainer) -> list[int]:
-        """Applied updates of each optimizer: saved, kept from the last fit, or told by the Trainer."""
-        kept = self._counts if trainer.global_step == self._left_at else None
-        known = kept if self._saved is None else list(self._saved["updates"])
-        if known is not None and len(known) == len(trainer.optimizers):
-            return known
-        if trainer.global_step and len(trainer.optimizers) > 1:
-            raise MisconfigurationException(
-                f"LRSchedule cannot tell how many of the {trainer.global_step} updates so far belong to which of "
-                f"{len(trainer.optimizers)} optimizers: the checkpoint does not say. Resume from one that was "
-                "written with LRSchedule and the same optimizers, or start a new fit without ckpt_path."
-            )
-        return [trainer.global_step] * len(trainer.optimizers)
+    @override
+    def _detached(self) -> None:
+        super()._detached()
+        self._phase_values = PhaseValues(self.during, self.target)
+        self._requests = self._trainer = None
+        self._past_end, self._in_force = set(), (0.0, None)
 
-    def _report_jumps(self, trainer: Trainer) -> None:
-        """One line for each group that does not go on at the rate that was saved."""
-        if self._saved is None or self._rates is None:
-            return
-        for index, group, old, new in self._rates.jumps(self._saved["rates"]):
-            name = f"lr/{optimizer_names(trainer)[index]}/{group_names(trainer.optimizers[index])[group]}"
-            jump = f" ({new / old - 1:+.1%})" if old else ""
-            rank_zero_warn(
-                f"LRSchedule: {name} goes on at {new:.6g}, the checkpoint had {old:.6g}{jump}: base rate, schedule "
-                "or length of the run changed. The new configuration is in force."
-            )
-
-
-def _updates(name: str, value: int | str) -> int:
-    """A length in updates.
-
-    Raises:
-        ValueError: If it is no whole number >= 1 of them.
-    """
-    try:
-        duration = None if isinstance(value, float) else parse_duration(name, value)
-    except ValueError:
-        duration = None
-    if duration is None or duration.relative or duration.amount < 1:
-        raise ValueError(f"{name} must be a whole number of updates >= 1 (10_000, '10000 steps'), got {value!r}.")
-    return int(duration.amount)
+    @override
+    def _let_go(self, trainer: Trainer) -> None:
+        super()._let_go(trainer)
+        if self._requests is not None:
+            self._requests.close()
+        self._requests = self._trainer = None
+        tag = self.target.tag().replace("/", " ")
+        hide(trainer, f"lr{tag}", f"phase{tag}")
 
 
 def _refuse_second_writer(trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,5 +1,6 @@
 """What the rate should be: an update number goes in, a multiplier of the base rate comes out."""
 
+from .anneal import Anneal as Anneal
 from .course import Course as Course
 from .course import Place as Place
 from .durations import CLOCKS as CLOCKS

@@ -94,7 +94,7 @@ def test_a_changed_configuration_is_in_force_and_said(tmp_path, rates, epochs):
     run = trainer(tmp_path, LRSchedule(linear()), SaveAt(tmp_path / "stop.ckpt", 6), max_epochs=2)
     run.fit(Regression(), loader(6))
     watch = Watch()
-    run = trainer(tmp_path, LRSchedule(linear()), watch, max_epochs=epochs)
+    run = trainer(tmp_path, LRSchedule(linear(), on_change="adopt"), watch, max_epochs=epochs)
     with pytest.warns(UserWarning, match="lr/SGD") as warned:
         run.fit(Regression(rates=rates), loader(6), ckpt_path=tmp_path / "stop.ckpt")
     schedule = linear().resolve(total_steps=6 * epochs)
