@@ -83,8 +83,9 @@ class PhaseValues:
         """
         for name in self.during:
             if not any(_means(name, phase) for phase in phases):
+                there = list(dict.fromkeys(phases))
                 raise MisconfigurationException(
-                    f"{who}: during has values for a phase {name!r}, and the schedule has {phases}."
+                    f"{who}: during has values for a phase {name!r}, and the schedule has {there}."
                 )
 
     def enter(self, trainer: Trainer, index: int, phase: str | None) -> None:

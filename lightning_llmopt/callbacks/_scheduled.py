@@ -82,6 +82,11 @@ class Scheduled(Callback):
         return type(self).__name__
 
     @property
+    def counts(self) -> list[int]:
+        """Updates applied so far, one number an optimizer; empty before a run."""
+        return list(self._counts or [])
+
+    @property
     def peak(self) -> bool:
         """Whether base values are taken from schedulers that were here before."""
         return False

@@ -155,8 +155,13 @@ class LRSchedule(Scheduled):
         if self._playing is None:
             return
         if self.during:
-            self._phase_values.refuse_unknown(self._playing.phase_names(), "LRSchedule")
+            described = [phase.name for phase in getattr(self.schedule, "phases", ())]  # one may have no length now
+            self._phase_values.refuse_unknown([*described, *self._playing.phase_names()], "LRSchedule")
         if self._anneal_from_start:
+            if self._saved is None:
+                raise MisconfigurationException(
+                    "branch: fit was not given the checkpoint. Say trainer.fit(module, ..., ckpt_path=checkpoint)."
+                )
             self.anneal_now()
         self._stops = self._stops or any(self._playing.cooldowns)
         for index in self._mine:

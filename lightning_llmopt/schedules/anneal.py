@@ -1,6 +1,8 @@
 """A cooldown that is asked for while a run is going on."""
 
+import signal
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from .arguments import Length, falling
 from .durations import Duration, parse_duration
@@ -40,6 +42,10 @@ class Anneal:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value):
                 raise ValueError(f"{name} must be a name or None, got {value!r}.")
+        if self.file is not None and self.file != PurePath(self.file).name:
+            raise ValueError(f"file must be a bare name, without a folder, got {self.file!r}.")
+        if self.signal not in (None, "SIGUSR2") and not hasattr(signal, str(self.signal)):
+            raise ValueError(f"signal must be one that this system has, such as 'SIGUSR2', got {self.signal!r}.")
 
     def length(self) -> Duration | None:
         """Length of the fall, as it was written."""

@@ -186,8 +186,8 @@ class ScheduleSpec:
             if phase.until and steps < sum(lengths):
                 raise ValueError(
                     f"{self.recipe} does not fit together: {phase.name} is to end at {_place(steps, unit)} "
-                    f"({phase.duration}), but the phases before it end at {_place(sum(lengths), unit)}. Shorten them or "
-                    "let it end later."
+                    f"({phase.duration}), but the phases before it end at {_place(sum(lengths), unit)}. Shorten them "
+                    "or let it end later."
                 )
             lengths.append(steps - sum(lengths) if phase.until else steps)
         rest = total_steps - sum(lengths)

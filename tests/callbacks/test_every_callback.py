@@ -6,22 +6,24 @@ import warnings
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import Logger
 
 from lightning_llmopt import callbacks
-from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
+from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, HyperparameterSchedule, LRSchedule
 from lightning_llmopt.schedules import wsd
 
 from fitting import Gan, MemoryLogger, Regression, Watch, loader, trainer
 
 MAKE = {
     "LRSchedule": lambda: LRSchedule(wsd(warmup=100, decay=100), total=1_000),
+    "HyperparameterSchedule": lambda: HyperparameterSchedule("weight_decay", wsd(warmup=100, decay=100), total=1_000),
     "GradientNormClip": lambda: GradientNormClip(1.0),
     "GradientNormMonitor": lambda: GradientNormMonitor(),
 }
+pytestmark = pytest.mark.filterwarnings("ignore:HyperparameterSchedule.'weight_decay'.. it is 0 in every group")
 every_callback = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
 
 
@@ -30,7 +32,8 @@ def all_of_them():
 
 
 def test_none_is_forgotten_here():
-    assert MAKE.keys() == {name for name in vars(callbacks) if name[0].isupper()}
+    public = vars(callbacks).items()
+    assert MAKE.keys() == {name for name, value in public if isinstance(value, type) and issubclass(value, Callback)}
 
 
 @every_callback
@@ -158,7 +161,8 @@ def test_a_failing_logger_is_warned_about_once_and_ends_nothing(tmp_path):
         run.fit(Regression(), loader())
     assert run.global_step == 4
     assert [str(warning.message) for warning in caught if "disk full" in str(warning.message)] == [
-        "Broken could not log ['lr/SGD/group0', 'lr/SGD/head']: disk full. Training goes on."
+        "Broken could not log ['lr/SGD/group0', 'lr/SGD/head', 'schedule/phase', 'schedule/progress']: disk full. "
+        "Training goes on."
     ]
     assert len(working.points["grad_norm/total"]) == 4
 

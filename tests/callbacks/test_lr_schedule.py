@@ -357,7 +357,7 @@ class Endless(IterableDataset):
             yield torch.zeros(4), torch.zeros(1)
 
 
-@pytest.mark.parametrize("settings", [{"max_epochs": 2}, {"max_time": "00:00:00:01"}, {"max_epochs": -1}])
+@pytest.mark.parametrize("settings", [{"max_epochs": 2}, {"max_epochs": -1}])
 def test_an_unknown_length_is_refused_with_the_ways_to_say_it(tmp_path, settings):
     run = trainer(tmp_path, LRSchedule(cosine()), **settings)
     with pytest.raises(
@@ -478,7 +478,7 @@ def test_groups_of_one_name_are_told_apart(tmp_path):
     groups = [{"params": [parameter], "name": "same"} for parameter in module.parameters()]
     module.configure_optimizers = lambda: torch.optim.SGD(groups, lr=0.1)
     trainer(tmp_path, LRSchedule(linear()), logger=logger, log_every_n_steps=1, max_steps=2).fit(module, loader())
-    assert logger.points.keys() == {f"lr/SGD/same-{index}" for index in range(4)}
+    assert {tag for tag in logger.points if tag[:3] == "lr/"} == {f"lr/SGD/same-{index}" for index in range(4)}
 
 
 def test_deepspeed_is_refused_by_name_in_this_version(tmp_path):

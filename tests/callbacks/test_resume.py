@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
-from lightning_llmopt.schedules import linear, wsd
+from lightning_llmopt.schedules import cosine, linear, wsd
 
 from fitting import Gan, Regression, Watch, loader, trainer, weights
 from ranks import on_ranks
@@ -99,11 +99,81 @@ def test_a_changed_configuration_is_in_force_and_said(tmp_path, rates, epochs):
         run.fit(Regression(rates=rates), loader(6), ckpt_path=tmp_path / "stop.ckpt")
     schedule = linear().resolve(total_steps=6 * epochs)
     assert watch.first == [rates[0] * schedule(step) for step in range(6, 6 * epochs)]
-    said = [warning for warning in warned if "lr/SGD" in str(warning.message)]
-    for warning, group, old in zip(said, ("group0", "head"), (0.05, 0.005), strict=True):
-        new = old * rates[0] / 0.1 * schedule(6) / 0.5
-        expected = f"lr/SGD/{group} goes on at {new:.6g}, the checkpoint had {old:g} ({new / old - 1:+.1%}): base rate"
-        assert expected in str(warning.message)
+    (said,) = [str(warning.message) for warning in warned if "lr/SGD" in str(warning.message)]
+    assert said.splitlines() == expected_lines(
+        rates, epochs, "the configuration has changed, and the new one is in force:"
+    )
+
+
+def expected_lines(rates, epochs, first):
+    schedule, lines = linear().resolve(total_steps=6 * epochs), [f"LRSchedule: {first}"]
+    if epochs != 2:
+        lines.append(f"  length of the run: {6 * epochs} updates, the checkpoint had 12 updates")
+    groups = list(zip(("group0", "head"), (0.1, 0.01), rates, strict=True))
+    lines += [
+        f"  base value of lr/SGD/{name}: {new}, the checkpoint had {old}" for name, old, new in groups if new != old
+    ]
+    for name, base, rate in groups:
+        old, new = base * 0.5, rate * schedule(6)
+        jump = f"{new:.6g}, the checkpoint had {old:g} ({new / old - 1:+.1%})"
+        lines.append(f"  lr/SGD/{name} at this update: {jump}")
+    return lines
+
+
+@pytest.mark.parametrize(("rates", "epochs"), [((0.2, 0.02), 2), ((0.1, 0.01), 3)])
+def test_by_default_it_is_refused_with_the_same_lines_and_both_ways_out(tmp_path, rates, epochs):
+    run = trainer(tmp_path, LRSchedule(linear()), SaveAt(tmp_path / "stop.ckpt", 6), max_epochs=2)
+    run.fit(Regression(), loader(6))
+    run = trainer(tmp_path, LRSchedule(linear()), max_epochs=epochs)
+    with pytest.raises(MisconfigurationException) as refused:
+        run.fit(Regression(rates=rates), loader(6), ckpt_path=tmp_path / "stop.ckpt")
+    first = "the configuration is not the checkpoint's, and the values would jump:"
+    *lines, ways = str(refused.value).splitlines()
+    assert lines == expected_lines(rates, epochs, first)
+    assert ways == (
+        'Say LRSchedule(..., on_change="adopt") to go on with the new one, or on_change="keep" to go on with the '
+        "checkpoint's."
+    )
+
+
+@pytest.mark.parametrize("recipe", [linear(), wsd(warmup="4 samples", decay="20%")], ids=["plain", "mixed"])
+@pytest.mark.parametrize("stop", [6, 11])
+@pytest.mark.filterwarnings("ignore:LRSchedule. SGD has made 1. updates, which is all")
+def test_keep_goes_on_with_what_the_checkpoint_had(tmp_path, recipe, stop):
+    whole, rest = Watch(), Watch()
+    run = trainer(tmp_path, LRSchedule(recipe), whole, SaveAt(tmp_path / "stop.ckpt", stop), max_epochs=2)
+    run.fit(Regression(), loader(6))
+    again = tmp_path / "again.ckpt"
+    run = trainer(tmp_path, LRSchedule(cosine(), on_change="keep"), rest, SaveAt(again, stop + 3), max_epochs=3)
+    run.fit(Regression(rates=(0.7, 0.7)), loader(6), ckpt_path=tmp_path / "stop.ckpt")
+    assert rest.rates[: 12 - stop] == whole.rates[stop:]
+    assert set(rest.first[12 - stop :]) == {0.0}
+    last = Watch()
+    run = trainer(tmp_path, LRSchedule(cosine(), on_change="keep"), last, max_epochs=3)
+    run.fit(Regression(rates=(0.7, 0.7)), loader(6), ckpt_path=again)
+    assert last.rates[: len(rest.rates) - 3] == rest.rates[3:]
+
+
+def test_a_function_cannot_be_kept(tmp_path):
+    run = trainer(tmp_path, LRSchedule(lambda step: 1 / (step + 1)), SaveAt(tmp_path / "stop.ckpt", 3), max_epochs=1)
+    run.fit(Regression(), loader(6))
+    run = trainer(tmp_path, LRSchedule(linear(), on_change="keep"), max_epochs=1)
+    with pytest.raises(MisconfigurationException, match="a function cannot be saved. Give the same function with"):
+        run.fit(Regression(), loader(6), ckpt_path=tmp_path / "stop.ckpt")
+
+
+def test_a_second_fit_that_jumps_says_so(tmp_path):
+    run = trainer(tmp_path, LRSchedule(linear()), max_epochs=1)
+    run.fit(Regression(), loader(6))
+    run.fit_loop.max_epochs = 2
+    with pytest.warns(UserWarning, match="lr/SGD/group0 at this update: 0.05, the checkpoint had 0\n"):
+        run.fit(Regression(), loader(6))
+
+
+@pytest.mark.parametrize("wrong", ["Error", None, True])
+def test_on_change_is_one_of_three(wrong):
+    with pytest.raises(ValueError, match=r"on_change must be one of \['error', 'adopt', 'keep'\], got"):
+        LRSchedule(linear(), on_change=wrong)
 
 
 class Validated(Regression):
@@ -132,7 +202,7 @@ def test_checkpoints_at_the_end_of_a_validation_go_on_at_the_same_rates(tmp_path
         assert whole.rates[stop : stop + len(rest.rates)] == rest.rates
 
 
-@pytest.mark.filterwarnings("ignore:LRSchedule. lr/SGD")
+@pytest.mark.filterwarnings("ignore:LRSchedule. the configuration has changed")
 @pytest.mark.parametrize(
     ("settings", "left"),
     [
@@ -146,7 +216,8 @@ def test_epochs_of_another_length_leave_what_is_left_to_the_schedule(tmp_path, s
     run = trainer(tmp_path, LRSchedule(linear()), SaveAt(tmp_path / "stop.ckpt", stop), max_epochs=4)
     run.fit(Regression(), loader(6))
     watch = Watch()
-    run = trainer(tmp_path, LRSchedule(linear()), watch, **{"max_epochs": 4, **settings})
+    schedule = LRSchedule(linear(), on_change="adopt")
+    run = trainer(tmp_path, schedule, watch, **{"max_epochs": 4, **settings})
     run.fit(Regression(), loader(6), ckpt_path=tmp_path / "stop.ckpt")
     assert len(watch.first) >= left
     total = stop + len(watch.first)

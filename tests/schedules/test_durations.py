@@ -28,7 +28,8 @@ def test_is_read_as_written(written, steps):
 @pytest.mark.parametrize(
     ("written", "unit", "ticks"),
     [
-        ("375M tokens", "tokens", 375_000_000), ("1.5B tokens", "tokens", 1_500_000_000), ("1e9 tokens", "tokens", 10**9),
+        ("375M tokens", "tokens", 375_000_000),
+        ("1.5B tokens", "tokens", 1_500_000_000), ("1e9 tokens", "tokens", 10**9),
         ("14.8T tokens", "tokens", 14_800_000_000_000), ("1.2M samples", "samples", 1_200_000),
         ("512 sequences", "samples", 512), ("10k steps", "updates", 10_000), ("2k", "updates", 2_000),
         ("45 min", "seconds", 2_700_000_000), ("1.5 h", "seconds", 5_400_000_000), ("90s", "seconds", 90_000_000),
