@@ -44,7 +44,7 @@ def plot(curves: Curves, *, width: int, height: int) -> str:
 
 
 def _check(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be a whole number of characters >= {least}, got {value!r}.")
 
 

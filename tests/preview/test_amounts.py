@@ -17,6 +17,7 @@ def test_three_digits_and_a_letter(amount, said):
 def test_a_list_says_how_many_it_leaves_out():
     names = [f"n{number}" for number in range(300)]
     assert listed(names, most=2, last=1) == "n0, n1, ... (297 more), n299"
+    assert listed(["a", "b", "c"], most=1, last=1) == "a, ... (1 more), c"
     assert listed(names, most=1, between="; ") == "n0; ... (299 more)"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import lightning_llmopt
 from lightning_llmopt.preview import picture, preview
-from lightning_llmopt.schedules import Phase, Schedule, cosine_restarts, wsd
+from lightning_llmopt.schedules import Phase, Schedule, cosine_restarts, wsd, wsd_s
 
 SPEC = wsd(warmup="5%")
 
@@ -22,7 +22,7 @@ def panel(seen):
 
 def overlaps(boxes):
     boxes = sorted(boxes, key=lambda box: box.x0)
-    return any(before.x1 > after.x0 for before, after in pairwise(boxes))
+    return any(before.x1 + picture._GAP - 1 > after.x0 for before, after in pairwise(boxes))
 
 
 def test_the_file_is_the_picture(tmp_path):
@@ -93,9 +93,10 @@ def test_every_phase_of_a_usual_schedule_is_named_over_itself():
         assert seen.phase_at(int(text.get_position()[0])) == text.get_text()
 
 
-@pytest.mark.parametrize("cycles", [2, 12, 30, 300, 5_000])
-def test_names_never_overprint(cycles):
-    seen = preview(cosine_restarts(first_cycle=100, warmup=10), total_steps=100 * cycles)
+@pytest.mark.parametrize("groups", [None, {"a" * 28: 1.0, "b": 0.5}], ids=["whole", "beside a legend"])
+@pytest.mark.parametrize("cycles", [2, 8, 9, 10, 11, 12, 30, 300, 5_000])
+def test_names_never_overprint(cycles, groups):
+    seen = preview(cosine_restarts(first_cycle=100, warmup=10), total_steps=100 * cycles, groups=groups)
     _, texts, frame = panel(seen)
     boxes = [text.get_window_extent() for text in texts]
     assert boxes
@@ -133,6 +134,26 @@ def test_the_legend_covers_no_curve():
     axes, _, frame = panel(preview(SPEC, total_steps=10, groups={"a" * 99: 1.0, "b": 0.5}))
     assert axes.get_legend().get_window_extent().x0 >= frame.x1
     assert frame.width > 400
+
+
+def test_names_are_no_formulas():
+    name = r"$\frac{$"
+    schedule = Schedule(Phase(name, 9, 1.0, 1.0))
+    for groups in ({name: 1.0}, {name: 1.0, "b": 0.5}):
+        assert preview(schedule, groups=groups, values={name + "v": float}, unit=name).rgb().std() > 5
+
+
+def test_of_many_phases_only_those_with_room_are_named():
+    phases = [Phase(f"short {number}", 1, 1.0, 1.0) for number in range(20)]
+    seen = preview(Schedule(*phases, Phase("long", 500, 1.0, 1.0), *phases))
+    assert {text.get_text() for text in panel(seen)[1]} == {"short 0", "long", "short 19"}
+    seen = preview(cosine_restarts(first_cycle=100), total_steps=4_000)
+    assert {text.get_text() for text in panel(seen)[1]} == {"cycle 1", "cycle 40"}
+
+
+def test_a_name_gives_way_to_its_neighbour_within_its_phase():
+    seen = preview(wsd_s(periods=["20%", "30%", "50%"], warmup="1%"), total_steps=50_000)
+    assert len(seen.phases) == len(panel(seen)[1]) == 7
 
 
 def test_tokens_are_a_second_axis():

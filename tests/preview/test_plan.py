@@ -60,7 +60,7 @@ def test_a_function_is_asked_for_few_of_many_updates():
 def test_numbers_of_numpy_are_numbers():
     seen = preview(lambda step: np.float32(0.5), total_steps=2, groups={"all": np.float32(2.0)})
     assert seen.multipliers == (0.5, 0.5)
-    assert all(type(multiplier) is float for multiplier in seen.multipliers)
+    assert {type(number) for number in (*seen.multipliers, seen.groups[0][1])} == {float}
 
 
 @pytest.mark.parametrize(

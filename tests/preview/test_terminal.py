@@ -18,14 +18,14 @@ def bars(text, height):
 
 @pytest.mark.parametrize(("width", "height"), [(72, 14), (40, 4), (200, 50)])
 def test_columns_are_as_high_as_the_rate(width, height):
-    total_steps = 50
+    total_steps = 700
     seen = preview(lambda step: 1.0 - step / total_steps, total_steps=total_steps, groups={"all": 7e-4})
     columns = bars(seen.text(width=width, height=height), height)
     for column, bar in enumerate(columns):
         begin = column * total_steps // len(columns)
         end = max((column + 1) * total_steps // len(columns), begin + 1)
         mean = 1 - (begin + end - 1) / 2 / total_steps
-        assert bar == pytest.approx(mean * height, abs=1 / 8)
+        assert bar == pytest.approx(mean * height, abs=1 / 16 + 1e-9)
 
 
 def test_labels_are_rates_of_the_first_group():
