@@ -1,4 +1,4 @@
-"""Draws every recipe and every shape with the code itself: the pictures of docs/curves.md.
+"""Draws every recipe, every shape and a preview with the code itself: the pictures of docs/curves.md and preview.md.
 
 .venv/bin/python docs/draw_curves.py docs/images
 """
@@ -12,6 +12,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from lightning_llmopt.preview import preview
 from lightning_llmopt.schedules import (
     SHAPES,
     ScheduleSpec,
@@ -82,6 +83,17 @@ def draw_shapes(file: Path) -> None:
     figure.savefig(file, dpi=80)
 
 
+def draw_preview(file: Path) -> None:
+    """The run of the preview page."""
+    preview(
+        wsd(warmup=2_000, decay="20%"),
+        total_steps=100_000,
+        groups={"weights": 3e-4, "norms": 3e-4, "embedding": 6e-4, "head": 1e-4},
+        values={"beta2": lambda step: 0.95 + 0.04 * step / 100_000, "weight decay": lambda step: 0.1},
+        tokens_per_update=4_194_304,
+    ).png(file)
+
+
 def values(shape: Callable[..., float], settings: tuple[float, ...]) -> list[float]:
     """The shape at every update."""
     return [shape(1.0, 0.05, over, STEPS, *settings) for over in range(STEPS + 1)]
@@ -99,3 +111,4 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     draw_recipes(folder / "recipes.png")
     draw_shapes(folder / "shapes.png")
+    draw_preview(folder / "preview.png")

@@ -1,4 +1,4 @@
-"""The pictures of the curves page are drawn by the code as it is."""
+"""The pictures of the curves and preview pages are drawn by the code as it is."""
 
 import importlib.util
 import subprocess
@@ -16,6 +16,6 @@ def test_every_recipe_is_drawn(tmp_path):
     spec.loader.exec_module(module)
     assert module.RECIPES.keys() == RECIPES.keys()
     subprocess.run([sys.executable, SCRIPT, tmp_path], check=True, timeout=100)
-    for name in ("recipes.png", "shapes.png"):
+    for name in ("recipes.png", "shapes.png", "preview.png"):
         assert (tmp_path / name).stat().st_size > 10_000
         assert (SCRIPT.parent / "images" / name).exists()

@@ -17,9 +17,10 @@ MAY_IMPORT = {  # beside the standard library and themselves
     "gradients": {"torch"},
     "optim": {"torch", "structure"},
     "recipes": {"schedules"},
+    "preview": {"schedules", "matplotlib"},
     "callbacks": {
         "torch", "typing_extensions", "_lightning",
-        "schedules", "structure", "gradients", "optim", "planning", "recipes",
+        "schedules", "structure", "gradients", "optim", "planning", "recipes", "preview",
     },
     "strategies": {"torch", "_lightning", "schedules", "structure", "gradients", "optim", "planning", "recipes"},
 }  # fmt: skip

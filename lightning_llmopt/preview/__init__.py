@@ -1,0 +1,5 @@
+"""A schedule before the run: its picture, its plot in a terminal, its table, and what a reader would want to know."""
+
+from .hints import schedule_warnings as schedule_warnings
+from .plan import Preview as Preview
+from .plan import preview as preview
