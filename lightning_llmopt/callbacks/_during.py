@@ -75,6 +75,13 @@ class PhaseValues:
                     f"{who}: during wants {entry.name!r}, and no parameter group has it. The first has {there}."
                 )
 
+    def bases(self, index: int) -> dict[str, float]:
+        """What each entry is outside of its phases, in the first chosen group that has it switched on."""
+        first = {}
+        for name, bases in self._bases.items():
+            first[name] = next((base for base in bases[index] if base), 0.0)
+        return first
+
     def refuse_unknown(self, phases: list[str], who: str) -> None:
         """Refuse a phase that the schedule does not have.
 
@@ -82,7 +89,7 @@ class PhaseValues:
             MisconfigurationException: With those that it has.
         """
         for name in self.during:
-            if not any(_means(name, phase) for phase in phases):
+            if not any(means(name, phase) for phase in phases):
                 there = list(dict.fromkeys(phases))
                 raise MisconfigurationException(
                     f"{who}: during has values for a phase {name!r}, and the schedule has {there}."
@@ -98,7 +105,7 @@ class PhaseValues:
         values = {
             entry: value
             for name, of_phase in self.during.items()
-            if phase is not None and _means(name, phase)
+            if phase is not None and means(name, phase)
             for entry, value in of_phase.items()
         }
         for at in self.target.groups(trainer, index, optimizer):
@@ -117,5 +124,6 @@ class PhaseValues:
                 entry.put(group, values.get(entry.name, base))
 
 
-def _means(name: str, phase: str) -> bool:
+def means(name: str, phase: str) -> bool:
+    """Whether values for ``name`` are meant for ``phase``: the phase itself, or one of several of that name."""
     return name == phase or re.fullmatch(re.escape(name) + r" \d+", phase) is not None

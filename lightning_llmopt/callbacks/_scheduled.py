@@ -91,6 +91,18 @@ class Scheduled(Callback):
         """Whether base values are taken from schedulers that were here before."""
         return False
 
+    def curve(self, trainer: Trainer, beside: Plan) -> dict[str, Callable[[int], float]]:
+        """The first chosen group's value as a function of the update, if it moves on the same clock as ``beside``."""
+        length = updates_per_optimizer(trainer)
+        own = plan(self.label, self.schedule, horizon(trainer, self.total, updates=length), trainer)
+        bases = [self._bases[index][at] for index, at in sorted(self._targeted(trainer)) if self._bases[index][at]]
+        if own.curve is None or own.unit != beside.unit or not bases:
+            return {}
+        base, multiplier, between = bases[0], own.curve, self.between
+        if between is None:
+            return {self.entry.name: lambda step: base * multiplier(step)}
+        return {self.entry.name: lambda step: between[0] + (between[1] - between[0]) * multiplier(step)}
+
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start from nothing, unless the same Trainer goes on with another fit."""

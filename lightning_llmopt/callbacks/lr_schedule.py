@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
@@ -17,6 +18,7 @@ from ._entries import LR
 from ._horizon import Horizon
 from ._optimizers import optimizer_names
 from ._playing import Plan
+from ._previewing import check_preview, values_by_phase, write_preview
 from ._requests import Requests
 from ._scheduled import Scheduled
 from ._strategy import refuse_rate_writers
@@ -67,6 +69,9 @@ class LRSchedule(Scheduled):
         on_change: If a resumed run's rates would jump: ``"error"``, ``"adopt"`` (go on with the new configuration,
             and say so), or ``"keep"`` (go on with the checkpoint's).
         anneal: What a file or a signal starts, and what ``anneal_now`` does by default.
+        preview: Whether to draw the schedule at fit start: as ``lr_schedule.png`` and ``.csv`` in the logger's folder
+            (or ``default_root_dir``), or in the PNG file that is named here; and in TensorBoard, as
+            ``schedule/preview``. What looks unintended, such as a first update at rate 0, is then warned of.
         replace_schedulers: Whether to drop the schedulers that ``configure_optimizers`` returns, for modules
             that are not yours to edit. By default they are refused: two writers of one rate.
 
@@ -84,7 +89,14 @@ class LRSchedule(Scheduled):
         >>> callback = LRSchedule(wsd(warmup="2%", decay="20%", shape="sqrt"), during={"decay": {"beta2": 0.99}})
     """
 
-    _CONFIGURATION = (*Scheduled._CONFIGURATION, "during", "anneal", "replace_schedulers", "_anneal_from_start")
+    _CONFIGURATION = (
+        *Scheduled._CONFIGURATION,
+        "during",
+        "anneal",
+        "preview",
+        "replace_schedulers",
+        "_anneal_from_start",
+    )
 
     _requests: Requests | None
     _trainer: Trainer | None
@@ -103,6 +115,7 @@ class LRSchedule(Scheduled):
         group: int | str | None = None,
         on_change: str = "error",
         anneal: Anneal | None = None,
+        preview: bool | str | Path = False,
         replace_schedulers: bool = False,
     ) -> None:
         if not isinstance(replace_schedulers, bool):
@@ -111,6 +124,7 @@ class LRSchedule(Scheduled):
             raise ValueError(f"anneal must be Anneal(duration=..., shape=...), got {anneal!r}.")
         self.during = check_during(during or {})
         self.anneal = anneal or Anneal()
+        self.preview = check_preview(preview)
         self.replace_schedulers = replace_schedulers
         self._anneal_from_start = False
         super().__init__(
@@ -167,6 +181,8 @@ class LRSchedule(Scheduled):
         for index in self._mine:
             self._enter_phase(index)
         self._note(next(iter(self._mine), 0))
+        if self.preview is not False and self._mine:
+            self._draw(trainer, self._playing.plan)
         self._requests = Requests(trainer, file=self.anneal.file, signal_name=self.anneal.signal)
         tag = self.target.tag().replace("/", " ")
         show(trainer, f"lr{tag}", lambda: f"{self._in_force[0]:.2e}")
@@ -265,6 +281,18 @@ class LRSchedule(Scheduled):
         for unit in self._clock.contents:
             metrics[f"schedule/{unit}{tag}"] = float(self._clock.before(index)[unit])
         return metrics
+
+    def _draw(self, trainer: Trainer, plan: Plan) -> None:
+        """The rates of all groups, and what else moves with them."""
+        groups: dict[str, float] = {}
+        for index in self._mine:
+            bases = self._entries.bases(index) if self._entries else []
+            groups.update(zip(self._tags(trainer, index), bases, strict=True))
+        values = values_by_phase(plan, self.during, self._phase_values.bases(self._mine[0]))
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(other, Scheduled) and other.entry != LR:
+                values.update(other.curve(trainer, plan))
+        write_preview(trainer, plan, self.preview, groups=groups, values=values)
 
     def _enter_phase(self, index: int) -> None:
         if self.during and self._playing is not None and self._trainer is not None:

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from ..schedules import Schedule, ScheduleSpec
+from ..schedules import Duration, Schedule, ScheduleSpec
 from .hints import schedule_warnings
 from .picture import png, rgb
 from .samples import ONLY_MULTIPLIER, Curves, sampled, stretches
@@ -84,7 +85,7 @@ def preview(
             on it is shown for ten times its phases that have an end.
         groups: Base rate of each group by name; by default the multiplier itself is shown.
         values: Further curves by name, functions of the update number, such as those of beta2 or weight decay.
-        tokens_per_update: Tokens of one update, > 0, for a second axis.
+        tokens_per_update: Tokens of one update, > 0, for a second axis, and for lengths in tokens.
         unit: What the run is counted in, as it stands below the axis.
 
     Raises:
@@ -103,11 +104,11 @@ def preview(
              0                5               10
         warmup 0; stable 1 to 5; decay 6 to 9
     """
-    schedule, total_steps = _resolved(schedule, total_steps)
+    _check_settings(tokens_per_update, unit)
+    schedule, total_steps = _resolved(schedule, total_steps, tokens_per_update)
     groups = dict(ONLY_MULTIPLIER) if groups is None else groups
     values = {} if values is None else values
     _check_names(groups, values)
-    _check_settings(groups, tokens_per_update, unit)
     phases = stretches(schedule, total_steps)
     steps = sampled(total_steps, phases)
     return Preview(
@@ -124,13 +125,17 @@ def preview(
 
 
 def _resolved(
-    schedule: ScheduleSpec | Schedule | Callable[[int], float], total_steps: int | None
+    schedule: ScheduleSpec | Schedule | Callable[[int], float],
+    total_steps: int | None,
+    tokens_per_update: float | None,
 ) -> tuple[Callable[[int], float], int]:
     """The curve itself and the length of the run."""
     if not callable(schedule) and not isinstance(schedule, ScheduleSpec):
         raise ValueError(f"schedule must be a recipe, a Schedule or a function of the update number, got {schedule!r}.")
     if total_steps is not None:
         _check_length(total_steps)
+    if isinstance(schedule, ScheduleSpec) and tokens_per_update:
+        schedule = schedule.with_lengths(lambda length: _in_updates(length, tokens_per_update))
     curve = schedule.resolve(total_steps=total_steps) if isinstance(schedule, ScheduleSpec) else schedule
     if total_steps is None and isinstance(curve, Schedule):
         open_end = isinstance(schedule, ScheduleSpec)
@@ -141,6 +146,13 @@ def _resolved(
         )
     _check_length(total_steps)
     return curve, total_steps
+
+
+def _in_updates(length: Duration, tokens_per_update: float) -> Duration:
+    """A length in tokens as the updates that hold them."""
+    if length.unit != "tokens":
+        return length
+    return Duration(Fraction(math.ceil(length.amount / Fraction(tokens_per_update))))
 
 
 def _check_length(total_steps: int) -> None:
@@ -154,6 +166,9 @@ def _check_names(groups: Mapping[str, float], values: Mapping[str, Callable[[int
     for argument, given in (("groups", groups), ("values", values)):
         if not isinstance(given, Mapping) or (argument == "groups" and not given):
             raise ValueError(f"{argument} must be a mapping with names as keys, got {given!r}.")
+    for name, base in groups.items():
+        if not _is_number(base) or not 0 <= base < math.inf:
+            raise ValueError(f"groups[{name!r}] must be a finite base rate >= 0, got {base!r}.")
     for name in (*groups, *values):
         if not isinstance(name, str) or not name.strip() or not name.isprintable() or name in COLUMNS:
             raise ValueError(f"names of groups and values must be printable and none of {COLUMNS}, got {name!r}.")
@@ -163,10 +178,7 @@ def _check_names(groups: Mapping[str, float], values: Mapping[str, Callable[[int
         raise ValueError(f"values must be at most {_MOST_VALUES} curves, got {len(values)}.")
 
 
-def _check_settings(groups: Mapping[str, float], tokens_per_update: float | None, unit: str) -> None:
-    for name, base in groups.items():
-        if not _is_number(base) or not 0 <= base < math.inf:
-            raise ValueError(f"groups[{name!r}] must be a finite base rate >= 0, got {base!r}.")
+def _check_settings(tokens_per_update: float | None, unit: str) -> None:
     if tokens_per_update is not None and not (_is_number(tokens_per_update) and 0 < tokens_per_update < math.inf):
         raise ValueError(f"tokens_per_update must be a finite number > 0, got {tokens_per_update!r}.")
     if not isinstance(unit, str) or not unit.strip() or not unit.isprintable():
