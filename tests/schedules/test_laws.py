@@ -25,7 +25,7 @@ from lightning_llmopt.schedules import (
 )
 
 ALL_CASES = int(os.environ.get("LAWS_CASES", "0"))  # over the whole registry; 0 for the few of `make test`
-CASES = -(-ALL_CASES // len(RECIPES)) if ALL_CASES else 40
+CASES = -(-ALL_CASES // len(RECIPES)) if ALL_CASES else 200
 
 # One draw a setting: Hypothesis takes longer over a draw than we do over a law.
 shares = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
