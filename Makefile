@@ -7,13 +7,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO ?=
 TESTS ?=
+CASES ?= 100000
 
-.PHONY: demo test lint types unit bench docs clean check-python
+.PHONY: demo test lint types unit laws bench docs clean check-python
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   train a small GPT on Shakespeare with our callbacks (about 3 minutes on two CPU cores)"
 	@echo "make test   lint, types, tests, doctests, two-process tests"
+	@echo "make laws   100,000 random schedules against the laws of all schedules (about 2 minutes)"
 	@echo "make bench  ratios against peers, one table"
 	@echo "make docs   build the documentation, warnings are errors"
 	@echo "make clean  remove the environment and the runs"
@@ -33,6 +35,9 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest $(TESTS)
+
+laws: $(VENV)/.dev
+	LAWS_CASES=$(CASES) $(BIN)/python -m pytest -q -s tests/schedules/test_laws.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(BENCH) $(if $(BENCH),,--check --md docs/benchmarks.md)

@@ -73,6 +73,6 @@ def write_preview(
 
 def _show(trainer: Trainer, seen: Preview) -> None:
     for logger in trainer.loggers:
-        experiment = getattr(logger, "experiment", None)
-        if hasattr(experiment, "add_image"):
+        experiment: Any = getattr(logger, "experiment", None)
+        if experiment is not None and hasattr(experiment, "add_image"):
             experiment.add_image("schedule/preview", seen.rgb(), global_step=trainer.global_step, dataformats="HWC")

@@ -27,7 +27,7 @@ class Phase:
             ``"cosine"`` or ``"lowered_linear(0.7)"``.
 
     Raises:
-        ValueError: If a number is negative or not finite, ``shape`` is unknown, or it is ``"exponential"``
+        ValueError: If ``name`` is no string, a number is negative or not finite, ``shape`` is unknown, or it is ``"exponential"``
             and an end is 0.
 
     Example:
@@ -43,6 +43,8 @@ class Phase:
     shape: str = "linear"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ValueError(f"Phase.name must be a string, got {self.name!r}.")
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
             raise ValueError(f"Phase.steps must be a whole number of updates >= 0, got {self.steps!r}.")
         for name in ("start", "end"):

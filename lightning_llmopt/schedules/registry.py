@@ -4,7 +4,7 @@ import copy
 import functools
 import inspect
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ParamSpec
 
@@ -44,7 +44,7 @@ def by_name(name: str, /, **settings: Any) -> ScheduleSpec:
     """
     if not isinstance(name, str) or name not in RECIPES:
         raise ValueError(f"schedule must be one of {sorted(RECIPES)}, got {reprlib.repr(name)}.")
-    known = inspect.signature(RECIPES[name]).parameters
+    known = _parameters(RECIPES[name])
     for setting in settings:
         if setting not in known:
             raise ValueError(f"{name} takes {sorted(known)}, got {setting!r}.")
@@ -52,3 +52,9 @@ def by_name(name: str, /, **settings: Any) -> ScheduleSpec:
     if missing:
         raise ValueError(f"{name} needs {missing}, got {sorted(settings)}.")
     return RECIPES[name](**settings)
+
+
+@functools.cache
+def _parameters(made: Callable[..., ScheduleSpec]) -> Mapping[str, inspect.Parameter]:
+    """What a recipe takes; looked up once, since it takes longer than the recipe itself."""
+    return inspect.signature(made).parameters

@@ -1,8 +1,6 @@
 """Trunks and their decays, by hand and against the papers' own numbers."""
 
 import pytest
-import torch
-from transformers import get_wsd_schedule
 
 from lightning_llmopt.schedules import half_life, rewarm, wsd, wsd_s
 
@@ -12,35 +10,6 @@ def test_wsd_keeps_the_values_of_the_cooldown_paper():
     schedule = wsd(warmup=100, decay="20%", shape="sqrt").resolve(total_steps=1_000)
     values = [schedule(step) for step in (99, 100, 799, 800, 801, 850, 900, 999, 1_000)]
     assert values == pytest.approx([1, 1, 1, 1, 0.929289, 0.5, 0.292893, 0.002503, 0], abs=5e-7)
-
-
-@pytest.mark.parametrize(("shape", "decay_type"), [("linear", "linear"), ("cosine", "cosine"), ("sqrt", "1-sqrt")])
-@pytest.mark.parametrize("floor", [0.0, 0.1])
-def test_wsd_agrees_with_transformers_after_warmup(shape, decay_type, floor):
-    """Same values from the end of warmup on; their warmup gives update ``s`` the value ours gives ``s - 1``."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = get_wsd_schedule(optimizer, 10, 30, num_training_steps=100, decay_type=decay_type, min_lr_ratio=floor)
-    ours = wsd(warmup=10, decay=30, shape=shape, floor=floor).resolve(total_steps=100)
-    for step in range(100):
-        if step >= 10:
-            assert optimizer.param_groups[0]["lr"] == pytest.approx(ours(step), abs=1e-12)
-        optimizer.step()
-        theirs.step()
-
-
-def test_wsd_agrees_with_megatrons_formulas():
-    """Megatron's decay at ``n`` of ``d`` updates, floor ``m``: linear, cosine, and minus_sqrt as 1 - sqrt(n/d)."""
-    import math
-
-    formulas = {
-        "linear": lambda x: 1 - x,
-        "cosine": lambda x: 0.5 * (math.cos(math.pi * x) + 1),
-        "sqrt": lambda x: 1 - math.sqrt(x),
-    }
-    for shape, formula in formulas.items():
-        schedule = wsd(decay=50, shape=shape, floor=0.05).resolve(total_steps=200)
-        expected = [0.05 + 0.95 * formula((step - 150) / 50) for step in range(150, 201)]
-        assert [schedule(step) for step in range(150, 201)] == pytest.approx(expected, abs=1e-14)
 
 
 def test_wsd_s_takes_its_warmup_from_the_first_period():
