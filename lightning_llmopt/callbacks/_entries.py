@@ -130,7 +130,7 @@ class ScheduledEntries:
 
     def first_value(self) -> float:
         """What is in force in the first chosen group of all; 0 if there is none."""
-        return next((written.values()[0] for written in self._written if written.groups), 0.0)
+        return next((written.first() for written in self._written if written.groups), 0.0)
 
     def strangers(self, index: int, *, all_groups: bool) -> Iterator[tuple[int, float, float]]:
         """(group, value written, value found) wherever somebody else changed one since the last write.
@@ -202,6 +202,10 @@ class _Written:
     def values(self) -> list[float]:
         """What was written, one number a group."""
         return [self._value(base) for base in self.bases]
+
+    def first(self) -> float:
+        """What was written into the first group."""
+        return self._value(self.bases[0])
 
     def strangers(self, *, all_groups: bool) -> Iterator[tuple[int, float, float]]:
         """(group, value written, value found) of the groups that hold something else by now."""

@@ -27,8 +27,8 @@ class Phase:
             ``"cosine"`` or ``"lowered_linear(0.7)"``.
 
     Raises:
-        ValueError: If ``name`` is no string, a number is negative or not finite, ``shape`` is unknown, or it is ``"exponential"``
-            and an end is 0.
+        ValueError: If ``name`` is no string, a number is negative or not finite, ``shape`` is unknown, or it is
+            ``"exponential"`` and an end is 0.
 
     Example:
         >>> rise, fall = Phase("warmup", 4, 0.0, 1.0), Phase("decay", 4, 1.0, 0.0)

@@ -96,13 +96,13 @@ def _plain(value):
     return type(value) in (int, float, str, bool, type(None))
 
 
-def test_saved_state_is_a_few_plain_numbers(tmp_path):
+@pytest.mark.parametrize("updates", [5, 500])
+def test_saved_state_is_a_few_plain_numbers(tmp_path, updates):
     callbacks = ours()
-    trainer(tmp_path, *callbacks, max_steps=5).fit(Regression(), loader(5))
+    trainer(tmp_path, *callbacks, max_steps=updates).fit(Regression(), loader(5))
     states = [callback.state_dict() for callback in callbacks]
     assert all(_plain(state) for state in states)
-    assert [_things(state) for state in states] == [
-        12,
-        0,
-        0,
-    ]  # 3 entries: [1 count], [[2 rates]], [length and 4 it came from]
+    assert (
+        _things(states[0]) < 100
+    )  # counts, rates and bases of two groups, the plan's phases, what its length came from
+    assert [_things(state) for state in states[1:]] == [0, 0]

@@ -84,6 +84,7 @@ def test_accepts_any_integer_and_nothing_else():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"name": 3}, "Phase.name must be a string, got 3"),
         ({"steps": -1}, "Phase.steps must be a whole number of updates >= 0, got -1"),
         ({"steps": 2.0}, "Phase.steps must be a whole number of updates >= 0, got 2.0"),
         ({"steps": True}, "Phase.steps must be a whole number of updates >= 0, got True"),
