@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from corpus import Corpus, RandomCrops, ScoredWindows, read_corpus
+from corpus import RandomCrops, ScoredWindows, read_corpus
 from gpt import GPT
 from lightning.pytorch import Callback, Trainer, seed_everything
 from rich.console import Console
@@ -22,15 +22,22 @@ def main() -> int:
     """Run the example; returns the exit status."""
     keep_quiet()
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--totals", type=int, nargs="+", default=[200, 400, 600], help="default: 200 400 600 updates")
+    parser.add_argument("--totals", type=int, nargs="+", default=[100, 200, 300], help="default: 100 200 300 updates")
     parser.add_argument("--batch", type=int, default=8, help="crops in an update (default: 8)")
     parser.add_argument("--out", type=Path, default=Path("runs/branches"), help="where the trunk's checkpoints go")
     parser.add_argument("--alone", action="store_true", help="train every model from the start too, by cosine")
+    parser.add_argument("--quick", action="store_true", help="measure on a tenth of the held-out text")
     options = parser.parse_args()
     corpus = read_corpus(None, least_heldout=GPT.CONTEXT)
+    windows = ScoredWindows(corpus, context=GPT.CONTEXT)
+    if options.quick:
+        del windows.batches[len(windows) // 10 + 1 :]
 
     def fit(callbacks: list[Callback], ckpt_path: Path | None) -> float:
-        return train(corpus, options.batch, max(options.totals), callbacks, ckpt_path)
+        crops = RandomCrops(
+            corpus.train, context=GPT.CONTEXT, batch=options.batch, updates=10 * max(options.totals), seed=0
+        )
+        return train(crops, windows, callbacks, ckpt_path)
 
     try:
         branches = branch_many(
@@ -46,10 +53,9 @@ def main() -> int:
     return 0
 
 
-def train(corpus: Corpus, batch: int, longest: int, callbacks: list[Callback], ckpt_path: Path | None) -> float:
+def train(crops: RandomCrops, windows: ScoredWindows, callbacks: list[Callback], ckpt_path: Path | None) -> float:
     """Train a fresh model until a callback says stop; bits per byte on the held-out text."""
     seed_everything(0, verbose=False)
-    crops = RandomCrops(corpus.train, context=GPT.CONTEXT, batch=batch, updates=10 * longest, seed=0)
     trainer = Trainer(
         max_epochs=-1,
         callbacks=[*callbacks, GradientNormClip(max_norm=1.0)],
@@ -62,7 +68,7 @@ def train(corpus: Corpus, batch: int, longest: int, callbacks: list[Callback], c
     )
     model = GPT()
     trainer.fit(model, crops, ckpt_path=ckpt_path, weights_only=True)
-    return trainer.validate(model, ScoredWindows(corpus, context=GPT.CONTEXT), verbose=False)[0]["val/bits_per_byte"]
+    return trainer.validate(model, windows, verbose=False)[0]["val/bits_per_byte"]
 
 
 def show(branches: Branches, alone: dict[int, float]) -> None:

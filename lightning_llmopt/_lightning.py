@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler as Gradien
 from lightning.pytorch.callbacks import ProgressBar as ProgressBar
 from lightning.pytorch.callbacks import Timer as Timer
 from lightning.pytorch.utilities import rank_zero_info as rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only as rank_zero_only
 from lightning.pytorch.utilities import rank_zero_warn as rank_zero_warn
 from lightning.pytorch.utilities.data import extract_batch_size as extract_batch_size
 from lightning.pytorch.utilities.model_helpers import is_overridden as is_overridden

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from .._lightning import MisconfigurationException, rank_zero_warn
@@ -56,13 +57,26 @@ def jumps(tags: Sequence[Sequence[str]], old: Iterable[Sequence[float]], new: It
     return found
 
 
-def settle(who: str, on_change: str, lines: list[str], found: list[Jump]) -> None:
-    """Say what has changed, or refuse it.
+def settle(who: str, on_change: str, tags: list[list[str]], before: dict[str, Any], now: dict[str, Any]) -> None:
+    """If a value would jump, say what has changed, or refuse it.
+
+    Args:
+        who: Whose configuration it is.
+        on_change: ``"error"`` refuses; anything else goes on with the new one.
+        tags: Tags of the chosen groups, one list an optimizer.
+        before: ``said``, ``bases`` and ``rates`` of the checkpoint, as far as it has them.
+        now: The same of this run.
 
     Raises:
         MisconfigurationException: If ``on_change`` is ``"error"``.
     """
-    said = "\n".join(f"  {line}" for line in [*lines, *map(str, found)])
+    found = jumps(tags, before.get("rates", []), now["rates"])
+    if not found:
+        return
+    names = [f"base value of {tag}" for optimizer in tags for tag in optimizer]
+    bases = [dict(zip(names, chain(*state.get("bases", [])), strict=False)) for state in (before, now)]
+    lines = [*differences(before.get("said", {}), now["said"]), *differences(*bases), *map(str, found)]
+    said = "\n".join(f"  {line}" for line in lines)
     if on_change == "error":
         raise MisconfigurationException(
             f"{who}: the configuration is not the checkpoint's, and the values would jump:\n{said}\n"

@@ -19,13 +19,14 @@ from .._lightning import (
 )
 from ..schedules import Duration, Schedule, ScheduleSpec, parse_duration
 from ._batches import Count
+from ._clashes import refuse_absent, refuse_overlap, refuse_strangers
 from ._clock import RunClock
 from ._entries import Entry, ScheduledEntries, bases_of
 from ._horizon import Horizon, horizon, updates_per_optimizer, what_sets_the_length
 from ._log import write
 from ._optimizers import group_names, index_of, may_step, optimizer_names
 from ._playing import Plan, Playing, check_curve, plan
-from ._resume import check_choice, differences, jumps, settle
+from ._resume import check_choice, settle
 from ._strategy import refuse_strategies
 from ._targets import Target
 from ._updates import AppliedUpdates
@@ -95,7 +96,7 @@ class Scheduled(Callback):
         """The first chosen group's value as a function of the update, if it moves on the same clock as ``beside``."""
         length = updates_per_optimizer(trainer)
         own = plan(self.label, self.schedule, horizon(trainer, self.total, updates=length), trainer)
-        bases = [self._bases[index][at] for index, at in sorted(self._targeted(trainer)) if self._bases[index][at]]
+        bases = [self._bases[index][at] for index, at in sorted(self.targeted(trainer)) if self._bases[index][at]]
         if own.curve is None or own.unit != beside.unit or not bases:
             return {}
         base, multiplier, between = bases[0], own.curve, self.between
@@ -118,8 +119,11 @@ class Scheduled(Callback):
         """Take down the base values: the last moment before a checkpoint overwrites them."""
         self._entries = None
         self.target.refuse_unknown(trainer, self.label)
-        self._refuse_absent(trainer)
-        self._refuse_overlap(trainer)
+        refuse_absent(trainer, self.label, self.entry, self.targeted(trainer))
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if other is not self and isinstance(other, Scheduled) and other.entry == self.entry:
+                both = self.targeted(trainer) & other.targeted(trainer)
+                refuse_overlap(trainer, self.entry, both, f"{self.label}{self.target}", f"{other.label}{other.target}")
         self._bases = [bases_of(optimizer, self.entry, peak=self.peak) for optimizer in trainer.optimizers]
 
     @override
@@ -166,7 +170,7 @@ class Scheduled(Callback):
         self._updates.about_to_step(index, empty=not may_step(optimizer))
         due, step = is_logging_step(trainer), logger_step(trainer)
         self._entries.adopt_new_groups(index)
-        self._refuse_strangers(trainer, index, all_groups=due)
+        refuse_strangers(trainer, self.label, self._entries, index, all_groups=due)
         if not self._clock.idle:
             self._clock.measure(index)
             self._entries.write(index)
@@ -308,18 +312,11 @@ class Scheduled(Callback):
             return
         if self.on_change == "keep" and "bases" in before:
             self._said, self._bases_in_force = before["said"], before["bases"]
-            return
-        tags = [self._tags(trainer, index) for index in range(len(self._counts))]
-        values = [self._entries.values(index) for index in range(len(self._counts))]
-        found = jumps(tags, before.get("rates", []), values)
-        if not found or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        lines = differences(before.get("said", {}), self._said)
-        names = [f"base value of {tag}" for optimizer in tags for tag in optimizer]
-        old_bases = [base for bases in before.get("bases", []) for base in bases]
-        new_bases = [base for bases in self._bases_in_force for base in bases]
-        lines += differences(dict(zip(names, old_bases, strict=False)), dict(zip(names, new_bases, strict=False)))
-        settle(self.label, self.on_change if self._saved is not None else "adopt", lines, found)
+        elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            indices = range(len(self._counts))
+            now = {"said": self._said, "bases": self._bases_in_force, "rates": [*map(self._entries.values, indices)]}
+            tags = [self._tags(trainer, index) for index in indices]
+            settle(self.label, self.on_change if self._saved is not None else "adopt", tags, before, now)
 
     def _length_of(self, trainer: Trainer) -> int | None:
         """The Trainer's own length in updates: the saved one if nothing that it depends on has changed."""
@@ -331,57 +328,7 @@ class Scheduled(Callback):
         self._run = [length, *depends_on]
         return length
 
-    def _refuse_strangers(self, trainer: Trainer, index: int, *, all_groups: bool) -> None:
-        """Stop where somebody else writes; the first group is checked every update, all when logging."""
-        if self._entries is None:
-            return
-        for group, written, found in self._entries.strangers(index, all_groups=all_groups):
-            name = (
-                f"{self.entry.name}/{optimizer_names(trainer)[index]}/{group_names(trainer.optimizers[index])[group]}"
-            )
-            what = "the learning rate" if self.entry.name == "lr" else self.entry.name
-            raise MisconfigurationException(
-                f"Two writers of {what}: {self.label} wrote {written!r} as {name}, and somebody else (a hook "
-                f"of the module, another callback) has changed it to {found!r}. Remove that writer, or remove "
-                f"{self.label} from the callbacks."
-            )
-
-    def _refuse_absent(self, trainer: Trainer) -> None:
-        """Refuse an entry that no chosen group has.
-
-        Raises:
-            MisconfigurationException: With the entries that there are.
-        """
-        groups = [
-            optimizer.param_groups[at]
-            for index, optimizer in enumerate(trainer.optimizers)
-            for at in self.target.groups(trainer, index, optimizer)
-        ]
-        if groups and not any(self.entry.is_in(group) for group in groups):
-            there = sorted(key for key in groups[0] if key != "params")
-            raise MisconfigurationException(
-                f"{self.label}: no parameter group has {self.entry.name!r}. The first has {there}."
-            )
-
-    def _refuse_overlap(self, trainer: Trainer) -> None:
-        """Refuse a second schedule for the same entry of the same group.
-
-        Raises:
-            MisconfigurationException: Naming both, and both ways out.
-        """
-        mine = self._targeted(trainer)
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
-            if other is self or not isinstance(other, Scheduled) or other.entry != self.entry:
-                continue
-            if both := sorted(mine & other._targeted(trainer)):
-                index, group = both[0]
-                name = f"{optimizer_names(trainer)[index]}/{group_names(trainer.optimizers[index])[group]}"
-                raise MisconfigurationException(
-                    f"Two schedules for {self.entry.name}/{name}: {self.label}{self.target} and "
-                    f"{other.label}{other.target}. Give each groups of its own (optimizer=, group=), or remove one."
-                )
-
-    def _targeted(self, trainer: Trainer) -> set[tuple[int, int]]:
+    def targeted(self, trainer: Trainer) -> set[tuple[int, int]]:
         """(optimizer, group) of everything chosen."""
         return {
             (index, at)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from .._lightning import Callback, LightningModule, Trainer, rank_zero_info
+from .._lightning import Callback, LightningModule, Trainer, rank_zero_only
 from ..planning import BranchCost, branch_cost
 from ..schedules import Anneal, ScheduleSpec, constant, from_plain
 from ..schedules.arguments import Length
@@ -119,7 +119,7 @@ def branch_many(
     for run in cost.runs:
         callback = branch(checkpoints[run.total], decay=run.decay, shape=shape, floor=floor)
         results[run.total] = fit([callback], checkpoints[run.total])
-    rank_zero_info(f"\n{cost}")
+    rank_zero_only(print)(cost)
     return Branches(cost, results, checkpoints)
 
 

@@ -88,12 +88,12 @@ class HyperparameterSchedule(Scheduled):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take down the base values, and see that nobody else writes them."""
         super().on_fit_start(trainer, pl_module)
-        bases = [self._bases[index][at] for index, at in self._targeted(trainer)]
+        bases = [self._bases[index][at] for index, at in self.targeted(trainer)]
         if bases and not any(bases):
             rank_zero_warn(f"{self.label}: it is 0 in every group, so it is switched off and stays so.")
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             phases = [name for name, values in getattr(other, "during", {}).items() if self.entry.name in values]
-            if isinstance(other, Scheduled) and phases and self._targeted(trainer) & other._targeted(trainer):
+            if isinstance(other, Scheduled) and phases and self.targeted(trainer) & other.targeted(trainer):
                 raise MisconfigurationException(
                     f"Two schedules for {self.entry.name}: {self.label} and {other.label}(during=...) in its "
                     f"phase {phases[0]!r}. Remove one, or give each groups of its own (optimizer=, group=)."

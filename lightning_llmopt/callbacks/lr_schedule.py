@@ -7,7 +7,13 @@ from typing import Any
 
 from typing_extensions import override
 
-from .._lightning import LightningModule, MisconfigurationException, Trainer, rank_zero_info, rank_zero_warn
+from .._lightning import (
+    LightningModule,
+    MisconfigurationException,
+    Trainer,
+    rank_zero_info,
+    rank_zero_warn,
+)
 from ..schedules import Anneal, Schedule, ScheduleSpec
 from ..schedules.arguments import Length
 from ._bar import hide, show
@@ -16,6 +22,7 @@ from ._cooling import cooldown_length
 from ._during import PhaseValues, check_during
 from ._entries import LR
 from ._horizon import Horizon
+from ._length_hints import LengthHints
 from ._optimizers import optimizer_names
 from ._playing import Plan
 from ._previewing import check_preview, values_by_phase, write_preview
@@ -100,7 +107,7 @@ class LRSchedule(Scheduled):
 
     _requests: Requests | None
     _trainer: Trainer | None
-    _past_end: set[int]
+    _hints: LengthHints | None
     _in_force: tuple[float, str | None]
 
     def __init__(
@@ -163,7 +170,7 @@ class LRSchedule(Scheduled):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the first rates, and the values of the phase that the run is in."""
-        self._past_end = set()
+        self._hints = LengthHints()
         super().on_train_start(trainer, pl_module)
         self._trainer = trainer
         if self._playing is None:
@@ -202,18 +209,8 @@ class LRSchedule(Scheduled):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say if the schedule was not played out."""
         super().on_train_end(trainer, pl_module)
-        limited = trainer.should_stop or trainer.fast_dev_run  # type: ignore[attr-defined]
-        if self._playing is None or not self._follows_trainer() or limited:
-            return
-        for index in self._mine:
-            progress = self._playing.progress(index)
-            if progress is not None and progress < 0.9 and self._horizon.unit == "updates":
-                count = self._playing.clock.counts[index]
-                rank_zero_warn(
-                    f"LRSchedule: the run ended after {count} updates of {optimizer_names(trainer)[index]}, but the "
-                    f"schedule was made for {self._horizon.ticks}, so its end was not reached. If the run is meant to "
-                    f"be that long, say LRSchedule(..., total={count})."
-                )
+        if self._playing is not None and self._hints is not None and self._follows_trainer():
+            self._hints.ended(trainer, self._playing, self._mine)
 
     def anneal_now(
         self, duration: Length | None = None, shape: str | None = None, *, floor: float | None = None
@@ -263,7 +260,8 @@ class LRSchedule(Scheduled):
     def _about_to_update(self, trainer: Trainer, index: int) -> None:
         self._enter_phase(index)
         self._note(index)
-        self._say_past_end(trainer, index)
+        if self._hints is not None and self._playing is not None and index in self._mine and self._follows_trainer():
+            self._hints.under_way(trainer, self._playing, index)
 
     @override
     def _metrics(self, trainer: Trainer, index: int) -> dict[str, float]:
@@ -310,18 +308,6 @@ class LRSchedule(Scheduled):
         follows = self.total is None and isinstance(self.schedule, ScheduleSpec) and self.schedule.needs_total_steps()
         return follows and self._playing is not None and not any(self._playing.cooldowns)
 
-    def _say_past_end(self, trainer: Trainer, index: int) -> None:
-        """One line for an optimizer that trains on after its schedule has ended."""
-        if index in self._past_end or self._playing is None or not self._follows_trainer():
-            return
-        if index in self._mine and self._horizon.unit == "updates" and self._playing.ended(index):
-            self._past_end.add(index)
-            rank_zero_warn(
-                f"LRSchedule: {optimizer_names(trainer)[index]} has made {self._playing.clock.counts[index]} updates, "
-                "which is all that the schedule was made for, and training goes on at the schedule's end value. Say "
-                "LRSchedule(..., total=...)."
-            )
-
     def _note(self, index: int) -> None:
         """Remember what the first optimizer's coming update runs at, for the progress bar."""
         if self._mine and index == self._mine[0] and self._entries is not None and self._playing is not None:
@@ -332,7 +318,7 @@ class LRSchedule(Scheduled):
         super()._detached()
         self._phase_values = PhaseValues(self.during, self.target)
         self._requests = self._trainer = None
-        self._past_end, self._in_force = set(), (0.0, None)
+        self._in_force, self._hints = (0.0, None), None
 
     @override
     def _let_go(self, trainer: Trainer) -> None:

@@ -61,6 +61,7 @@ def test_every_branch_is_the_model_that_a_run_of_its_own_would_have_made(tmp_pat
     ]
     assert branches.cost.saved == pytest.approx(0.4)
     assert str(branches).endswith("saved: 40.0%")
+    assert capsys.readouterr().out.endswith(f"{branches}\n")
 
     runs.clear()  # a longer one later goes on from the trunk that is there
     more = branch_many(fit, totals=[30, 60], folder=tmp_path / "trunk", warmup=4, decay=0.2)

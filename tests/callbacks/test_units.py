@@ -284,6 +284,22 @@ def test_with_a_time_limit_the_decay_ends_with_the_time(tmp_path, recipe):
     assert rates[0] > 0
 
 
+def test_a_time_limit_that_will_cut_a_run_of_updates_is_said_early(tmp_path):
+    limit = {"max_time": {"seconds": 1}, "max_steps": 10_000, "max_epochs": -1, "log_every_n_steps": 10}
+    with pytest.warns(
+        UserWarning, match=r'max_time ends the run at about update \d+ of 10000.*total="0.0166667 min"'
+    ) as all_:
+        rates = fit(tmp_path, LRSchedule(linear()), texts([10] * 50), Slow(), **limit)
+    assert sum("max_time" in str(one.message) for one in all_) == 1
+    assert rates[-1] > 0.9
+
+
+def test_a_time_limit_that_will_not_cut_it_is_not_said(tmp_path):
+    limit = {"max_time": {"seconds": 9}, "max_steps": 100, "max_epochs": -1, "log_every_n_steps": 10}
+    rates = fit(tmp_path, LRSchedule(linear()), texts([10] * 50), Slow(), **limit)
+    assert rates == pytest.approx([1 - step / 100 for step in range(100)])
+
+
 def test_the_time_is_that_of_the_timer_and_goes_on_after_a_resume(tmp_path):
     path, limit = tmp_path / "stop.ckpt", {"seconds": 1}
     recipe = wsd(warmup=10, decay="50%", shape="linear")
