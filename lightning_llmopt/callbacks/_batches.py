@@ -52,15 +52,20 @@ def checked(name: str, count: Count, batch: Any) -> Tensor:
     Raises:
         MisconfigurationException: If it is no whole number; ``name`` is what the user called the function.
     """
-    found = count(batch)
+    try:
+        found = count(batch)
+    except MisconfigurationException:
+        raise
+    except Exception as error:
+        raise MisconfigurationException(f"{name}(batch) failed for {_in_words(batch)}: {error!r}.") from error
     number = found if isinstance(found, Tensor) else torch.tensor(found if _is_whole(found) else 0.5)
-    if number.numel() != 1 or number.is_floating_point() or number.is_complex():
+    if number.numel() != 1 or number.is_floating_point() or number.is_complex() or number.dtype == torch.bool:
         raise MisconfigurationException(f"{name}(batch) must return a whole number >= 0, got {found!r}.")
     return number.detach().reshape(()).to(torch.int64)
 
 
 def _is_whole(value: Any) -> bool:
-    return hasattr(value, "__index__") and value >= 0
+    return hasattr(value, "__index__") and not isinstance(value, bool) and value >= 0
 
 
 def _in_words(batch: Any) -> str:

@@ -13,8 +13,10 @@ def refuse_absent(trainer: Trainer, who: str, entry: Entry, targeted: set[tuple[
     """
     groups = [trainer.optimizers[index].param_groups[at] for index, at in sorted(targeted)]
     if groups and not any(entry.is_in(group) for group in groups):
-        there = sorted(key for key in groups[0] if key != "params")
-        raise MisconfigurationException(f"{who}: no parameter group has {entry.name!r}. The first has {there}.")
+        there = sorted(key for key in groups[0] if Entry(key).is_in(groups[0]))
+        raise MisconfigurationException(
+            f"{who}: no parameter group has a number {entry.name!r}. The first has numbers at {there}."
+        )
 
 
 def refuse_overlap(trainer: Trainer, entry: Entry, both: set[tuple[int, int]], one: str, other: str) -> None:

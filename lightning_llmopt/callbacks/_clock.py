@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._lightning import Trainer, data_parallel_share, training_timer
+from .._lightning import MisconfigurationException, Trainer, data_parallel_share, training_timer
 from ..schedules import Place
 from ._batches import Count, checked, count_samples, count_tokens
 
@@ -47,6 +47,7 @@ class RunClock:
         self._window: list[dict[str, Tensor | int]] = [dict.fromkeys(_CONTENTS, 0) for _ in counts]
         self._restored: list[dict[str, int]] = [dict.fromkeys(_CONTENTS, 0) for _ in counts]
         self._measured: set[int] = set()
+        self._under_way: dict[str, Tensor] = {}
         self._now = self._offset = 0
         self._started = time.monotonic()
 
@@ -80,7 +81,8 @@ class RunClock:
         self._measured.clear()
         for here in self._window:
             for unit, number in found.items():
-                here[unit] = here[unit] + number
+                here[unit] = here[unit] + number - self._under_way.get(unit, 0)  # a batch that was begun and skipped
+        self._under_way = found
         new = [index for index, coming in enumerate(self._coming) if found and not any(coming.values())]
         share = data_parallel_share(self.trainer) if new else 1
         for index in new:
@@ -89,6 +91,10 @@ class RunClock:
             }
             self._coming[index].update(guess)
         return new
+
+    def batch_ended(self) -> None:
+        """The batch that was seen last has been trained on."""
+        self._under_way = {}
 
     def measure(self, index: int) -> None:
         """Sum over ranks what the update that is about to be applied has consumed: one small reduction."""
@@ -147,6 +153,11 @@ class RunClock:
         if self.timed:
             self._now = max(self._now, int(now))
         share = data_parallel_share(self.trainer)
+        for unit, number in zip(self.contents, summed, strict=True):
+            if number < 0:
+                raise MisconfigurationException(
+                    f"{unit}(batch) must return a whole number >= 0, got a sum of {number}."
+                )
         return {unit: int(number * share) for unit, number in zip(self.contents, summed, strict=True)}
 
     def _watch(self) -> int:

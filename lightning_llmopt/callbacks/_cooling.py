@@ -4,7 +4,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from .._lightning import MisconfigurationException, Trainer
+from .._lightning import MisconfigurationException, Trainer, training_timer
 from ..schedules import Anneal, Duration, ScheduleSpec
 from ._horizon import updates_in_epochs, updates_per_optimizer
 from ._playing import Playing
@@ -32,6 +32,12 @@ def cooldown_length(anneal: Anneal, schedule: Any, playing: Playing, index: int,
         raise MisconfigurationException(
             f"anneal_now: a length of {duration} cannot be counted in this run. Write it in updates, or say "
             f"LRSchedule(..., anneal=Anneal(duration='{duration}')) from the start, so that {unit} are counted."
+        )
+    timer = training_timer(trainer)
+    if unit == "seconds" and timer is not None and length > (left_over := int((timer.time_remaining() or 0) * 1e6)):
+        raise MisconfigurationException(
+            f"anneal_now: the fall takes {length / 1e6:g} s, and max_time leaves {max(0, left_over) / 1e6:.1f} s. "
+            "Shorten it, or give the Trainer more max_time."
         )
     left = _updates_left(trainer, playing, index)
     if unit == "updates" and left is not None and length > left:

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from .._lightning import MisconfigurationException, Trainer
+from .._lightning import MisconfigurationException, Trainer, rank_zero_warn
+from ._clashes import refuse_absent
 from ._entries import Entry, bases_of
 from ._targets import Target
 
@@ -56,11 +57,16 @@ class PhaseValues:
     def __init__(self, during: During, target: Target) -> None:
         self.during, self.target = during, target
         self.entries = [Entry(name) for name in dict.fromkeys(name for values in during.values() for name in values)]
-        self._bases: dict[str, list[list[float]]] = {}
+        self._bases: dict[str, Any] = {}
         self._in_force: dict[int, tuple[str | None, int]] = {}
 
-    def take_down(self, trainer: Trainer, who: str) -> None:
+    def take_down(self, trainer: Trainer, who: str, targeted: set[tuple[int, int]]) -> None:
         """Remember the values from before: a checkpoint is about to overwrite them.
+
+        Args:
+            trainer: Whose optimizers they are.
+            who: What the callback is called.
+            targeted: Groups that are meant, as (optimizer, group).
 
         Raises:
             MisconfigurationException: If no chosen group has such an entry.
@@ -68,11 +74,10 @@ class PhaseValues:
         self._in_force.clear()
         for entry in self.entries:
             self._bases[entry.name] = [bases_of(optimizer, entry) for optimizer in trainer.optimizers]
-            groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-            if groups and not any(entry.is_in(group) for group in groups):
-                there = sorted(key for key in groups[0] if key != "params")
-                raise MisconfigurationException(
-                    f"{who}: during wants {entry.name!r}, and no parameter group has it. The first has {there}."
+            refuse_absent(trainer, f"{who}(during=...)", entry, targeted)
+            if targeted and not any(self._bases[entry.name][index][at] for index, at in targeted):
+                rank_zero_warn(
+                    f"{who}(during=...): {entry.name} is 0 in every group, so it is switched off and stays so."
                 )
 
     def bases(self, index: int) -> dict[str, float]:
@@ -102,19 +107,42 @@ class PhaseValues:
         if self._in_force.get(index) == state:
             return
         self._in_force[index] = state
-        values = {
+        values = self.values_in(phase)
+        for at in self.target.groups(trainer, index, optimizer):
+            self._write(optimizer, index, at, values)
+
+    def release(self, trainer: Trainer, entries: set[str]) -> None:
+        """Give back entries that a checkpoint has left at the values of a phase."""
+        for index, optimizer in enumerate(trainer.optimizers):
+            for at in self.target.groups(trainer, index, optimizer):
+                group = optimizer.param_groups[at]
+                for entry in map(Entry, sorted(entries)):
+                    if entry.is_in(group) and f"initial_{entry.name}" in group:
+                        entry.put(group, group[f"initial_{entry.name}"])
+
+    def base_in(self, trainer: Trainer, index: int, entry: str) -> float:
+        """What the entry is outside of its phases, in the first chosen group that has it switched on."""
+        optimizer = trainer.optimizers[index]
+        known = self._bases[entry][index] if entry in self._bases else []
+        for at in self.target.groups(trainer, index, optimizer):
+            base = known[at] if at < len(known) else optimizer.param_groups[at].get(f"initial_{entry}", 0.0)
+            if base:
+                return float(base)
+        return 0.0
+
+    def values_in(self, phase: str | None) -> dict[str, float]:
+        """Values of that phase, by entry."""
+        return {
             entry: value
             for name, of_phase in self.during.items()
             if phase is not None and means(name, phase)
             for entry, value in of_phase.items()
         }
-        for at in self.target.groups(trainer, index, optimizer):
-            self._write(optimizer, index, at, values)
 
     def _write(self, optimizer: Optimizer, index: int, at: int, values: dict[str, float]) -> None:
         group = optimizer.param_groups[at]
         for entry in self.entries:
-            bases = self._bases[entry.name][index]
+            bases = self._bases.get(entry.name, {index: []})[index]
             if at < len(bases):
                 group[f"initial_{entry.name}"] = bases[at]
             if not entry.is_in(group):
@@ -126,4 +154,6 @@ class PhaseValues:
 
 def means(name: str, phase: str) -> bool:
     """Whether values for ``name`` are meant for ``phase``: the phase itself, or one of several of that name."""
+    if phase == "anneal":  # a cooldown on request is the decay of its run
+        return name in ("anneal", "decay", "cooldown")
     return name == phase or re.fullmatch(re.escape(name) + r" \d+", phase) is not None

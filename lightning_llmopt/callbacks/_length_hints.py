@@ -15,32 +15,48 @@ class LengthHints:
         self._past_end: set[int] = set()
         self._time_is_short = False
 
-    def under_way(self, trainer: Trainer, playing: Playing, index: int) -> None:
-        """One line for an optimizer that trains on after its schedule, and one for a time limit that will cut it."""
+    def under_way(self, trainer: Trainer, playing: Playing, index: int, *, follows: bool) -> None:
+        """One line for an optimizer that trains on after its schedule, and one for a time limit that will cut it.
+
+        Args:
+            trainer: Whose run it is.
+            playing: The schedule.
+            index: The optimizer that is about to step.
+            follows: Whether the schedule's length is the Trainer's own.
+        """
         length = playing.plan.horizon.ticks
-        if playing.plan.horizon.unit != "updates" or length is None:
+        if length is None or any(playing.cooldowns):
             return
-        if index not in self._past_end and playing.ended(index):
+        if playing.plan.horizon.unit != "updates" or not follows:
+            return
+        if index not in self._past_end and playing.clock.counts[index] >= length:
             self._past_end.add(index)
             rank_zero_warn(
                 f"LRSchedule: {optimizer_names(trainer)[index]} has made {playing.clock.counts[index]} updates, which "
                 "is all that the schedule was made for, and training goes on at the schedule's end value. Say "
                 "LRSchedule(..., total=...)."
             )
-        if is_logging_step(trainer) and not self._time_is_short:
+        if is_logging_step(trainer) and not (self._time_is_short or playing.timed):
             self._look_at_the_time(trainer, playing.clock.counts[index], length)
 
-    def ended(self, trainer: Trainer, playing: Playing, indices: list[int]) -> None:
-        """One line if the run is over and the schedule is not."""
-        if trainer.should_stop or trainer.fast_dev_run:  # type: ignore[attr-defined]
+    def ended(self, trainer: Trainer, playing: Playing, indices: list[int], *, follows: bool) -> None:
+        """One line if the run is over and the schedule, or a cooldown that was asked for, is not."""
+        cooling = any(playing.cooldowns)
+        if trainer.fast_dev_run or not (cooling or (follows and not trainer.should_stop)):  # type: ignore[attr-defined]
             return
         for index in indices:
             progress, count = playing.progress(index), playing.clock.counts[index]
-            if progress is not None and progress < _NEARLY and playing.plan.horizon.unit == "updates":
+            if not count or progress is None or progress >= (1 if cooling else _NEARLY):
+                continue
+            what = f"the run ended after {count} updates of {optimizer_names(trainer)[index]}, but the "
+            if cooling:
                 rank_zero_warn(
-                    f"LRSchedule: the run ended after {count} updates of {optimizer_names(trainer)[index]}, but the "
-                    f"schedule was made for {playing.plan.horizon.ticks}, so its end was not reached. If the run is "
-                    f"meant to be that long, say LRSchedule(..., total={count})."
+                    f"LRSchedule: {what}cooldown that was asked for was not over. Give the Trainer more time."
+                )
+            else:
+                rank_zero_warn(
+                    f"LRSchedule: {what}schedule was made for {playing.plan.horizon.ticks}, so its end was not reached."
+                    f" If the run is meant to be that long, say LRSchedule(..., total={count})."
                 )
 
     def _look_at_the_time(self, trainer: Trainer, count: int, length: int) -> None:

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from .._lightning import MisconfigurationException, Trainer
+from .._lightning import MisconfigurationException, Trainer, time_limit
 from ..schedules import (
     Course,
     Duration,
@@ -34,6 +34,8 @@ class Plan:
         spec: The description, where its units are mixed.
         unit: Clock of ``curve``.
         updates_per_epoch: What ``spec`` takes an epoch for.
+        timed: The description once more, if ``max_time`` may end the run before its updates do.
+        time_limit: That time [microseconds].
     """
 
     horizon: Horizon
@@ -41,6 +43,8 @@ class Plan:
     spec: ScheduleSpec | None = None
     unit: str = "updates"
     updates_per_epoch: int = 0
+    timed: ScheduleSpec | None = None
+    time_limit: int = 0
 
     @property
     def mixed(self) -> ScheduleSpec | None:
@@ -55,8 +59,16 @@ class Plan:
 
     def units(self) -> set[str]:
         """Clocks that have to be counted."""
-        mixed = {length.unit for length in self.mixed.lengths()} - {"run"} if self.mixed else set()
-        return {self.unit, self.horizon.unit, *mixed}
+        mixed = _units_of(self.mixed) if self.mixed else set()
+        clocks = {self.unit, self.horizon.unit, *mixed}
+        return clocks if self.timed is None else clocks | {"seconds"} | _units_of(self.timed)
+
+    def same_but_for_its_end(self, plain: dict[str, Any] | None) -> bool:
+        """Whether ``plain`` is this plan in a run of another length, played phase by phase."""
+        mine = self.to_plain()
+        if mine is None or plain is None or "spec" not in mine:
+            return False
+        return {**mine, "total": 0} == {**plain, "total": 0}
 
     def to_plain(self) -> dict[str, Any] | None:
         """In plain types, for a checkpoint; ``None`` for what nobody can write down, such as a function."""
@@ -67,6 +79,16 @@ class Plan:
             return None
         return {"spec": spec_to_plain(self.spec), "updates_per_epoch": self.updates_per_epoch, **where}
 
+    def with_time_limit(self, schedule: Any, limit: int | None, updates_per_epoch: int) -> "Plan":
+        """This plan, with an eye on the time: a schedule whose last phases can begin earlier, in a run of updates."""
+        if limit is None or self.horizon.unit != "updates" or not isinstance(schedule, ScheduleSpec):
+            return self
+        open_at = next((at for at, phase in enumerate(schedule.phases) if phase.duration is None), None)
+        if type(schedule) is not ScheduleSpec or open_at is None or open_at + 1 == len(schedule.phases):
+            return self
+        described = Plan(self.horizon, None, schedule, "updates", updates_per_epoch).mixed
+        return replace(self, timed=described, time_limit=limit)
+
     @staticmethod
     def from_plain(plain: dict[str, Any]) -> "Plan":
         """What ``to_plain`` was made of."""
@@ -76,8 +98,13 @@ class Plan:
         return Plan(horizon, curve, spec, plain["unit"], plain.get("updates_per_epoch", 0))
 
 
-def plan(who: str, schedule: ScheduleSpec | Curve, horizon: Horizon, trainer: Trainer) -> Plan:
+def plan(
+    who: str, schedule: ScheduleSpec | Curve, horizon: Horizon, trainer: Trainer, *, total_is_given: bool = False
+) -> Plan:
     """The schedule for this run.
+
+    A schedule that has phases which end with the run (``wsd``) lets them begin by the time, where ``max_time`` is
+    the first limit to come and nobody said how long the run is.
 
     Under ``fast_dev_run``, where the run is shorter than anybody means it, a schedule that does not fit
     plays its first updates.
@@ -89,15 +116,17 @@ def plan(who: str, schedule: ScheduleSpec | Curve, horizon: Horizon, trainer: Tr
     if not isinstance(schedule, ScheduleSpec):
         return Plan(horizon, schedule)
     spec, per_epoch = schedule, _updates_per_epoch(schedule, trainer)
+    limit = None if total_is_given else time_limit(trainer)
     if horizon.ticks is None and spec.needs_total_steps():
         raise MisconfigurationException(
             f"{who}({spec.recipe}) needs the length of the run, and it is not known: max_steps is {trainer.max_steps}, "
             f"max_epochs is {trainer.max_epochs}, an epoch has {trainer.num_training_batches} batches, and there is no "
             "max_time. Set Trainer(max_steps=...) or Trainer(max_time=...), or max_epochs and a loader that has a "
-            f"length, or {who}(..., total=...) in updates, tokens, samples or time."
+            f"length, or {who}(..., total=...) in updates, tokens, samples or time. For a run that ends when you say "
+            "so, take constant(warmup=...), and anneal_now when it is time."
         )
     try:
-        return _fitted(spec, horizon, per_epoch)
+        return _fitted(spec, horizon, per_epoch).with_time_limit(spec, limit, per_epoch)
     except ValueError as error:
         if trainer.fast_dev_run and horizon.ticks is not None:  # type: ignore[attr-defined]
             return _fitted_longer(spec, horizon, per_epoch)
@@ -108,12 +137,16 @@ def _fitted(spec: ScheduleSpec, horizon: Horizon, updates_per_epoch: int) -> Pla
     """On one clock if that is possible."""
     mixed = Plan(horizon, None, spec, horizon.unit, updates_per_epoch)
     described = mixed.mixed or spec
-    units = {length.unit for length in described.lengths()} - {"run"}
+    units = _units_of(described)
     unit = horizon.unit if horizon.ticks is not None else next(iter(units), "updates")
     if units <= {unit}:
         return Plan(horizon, described.resolve(total_steps=horizon.ticks, unit=unit), unit=unit)
     Course(described, total=horizon.ticks, unit=horizon.unit)  # refuses what cannot be mixed
     return mixed
+
+
+def _units_of(spec: ScheduleSpec) -> set[str]:
+    return {length.unit for length in spec.lengths()} - {"run"}
 
 
 def _fitted_longer(spec: ScheduleSpec, horizon: Horizon, updates_per_epoch: int) -> Plan:
@@ -166,6 +199,7 @@ class Playing:
         mixed = plan.mixed
         self.courses = [Course(mixed, total=total, unit=unit) for _ in clock.counts] if mixed else []
         self.cooldowns: list[Cooldown | None] = [None] * len(clock.counts)
+        self.timed = [Course(plan.timed, total=plan.time_limit, unit="seconds") for _ in clock.counts if plan.timed]
         self._in_updates = plan.curve if plan.unit == "updates" and not plan.spec else None
 
     def __call__(self, index: int) -> float:
@@ -177,6 +211,13 @@ class Playing:
         if (cooldown := self.cooldowns[index]) is not None:
             step, width = self._place(index, cooldown.unit)
             return cooldown.curve(max(0, step - cooldown.start), width)
+        multiplier = self._by_plan(index)
+        if self.timed and self._time_is_up(index, multiplier):
+            return self.timed[index](self.clock.before(index), self.clock.after(index))
+        return multiplier
+
+    def _by_plan(self, index: int) -> float:
+        """What the plan has, whatever the time."""
         if self._in_updates is not None:
             if isinstance(self._in_updates, Schedule):
                 return self._in_updates(self.clock.counts[index])
@@ -190,6 +231,8 @@ class Playing:
         """Name of the phase of the coming update, if the curve has phases."""
         if (cooldown := self.cooldowns[index]) is not None:
             return cooldown.curve.phases[0].name
+        if self.timed and self.timed[index].ending:
+            return self.timed[index].phase
         if self.courses:
             return self.courses[index].phase
         if isinstance(self.plan.curve, Schedule):
@@ -207,6 +250,8 @@ class Playing:
         if (cooldown := self.cooldowns[index]) is not None:
             end = cooldown.start + cooldown.curve.total_steps
             return min(1.0, self._place(index, cooldown.unit)[0] / max(1, end))
+        if self.timed and self.timed[index].ending:
+            return min(1.0, self._place(index, "seconds")[0] / max(1, self.plan.time_limit))
         if self.plan.horizon.ticks is None:
             return None
         return min(1.0, self._place(index, self.plan.horizon.unit)[0] / max(1, self.plan.horizon.ticks))
@@ -228,19 +273,55 @@ class Playing:
             cooldown and {"phases": to_plain(cooldown.curve), "start": cooldown.start, "unit": cooldown.unit}
             for cooldown in self.cooldowns
         ]
-        return {"courses": [course.state_dict() for course in self.courses], "cooldowns": cooldowns}
+        return {
+            "courses": [course.state_dict() for course in self.courses],
+            "timed": [course.state_dict() for course in self.timed],
+            "cooldowns": cooldowns,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         for course, saved in zip(self.courses, state["courses"], strict=False):
             course.load_state_dict(saved)
-        self.load_cooldowns(state)
-
-    def load_cooldowns(self, state: dict[str, Any]) -> None:
-        """Go on with the cooldowns only: the schedule is another one."""
+        for course, saved in zip(self.timed, state.get("timed", []), strict=False):
+            course.load_state_dict(saved)
         for index, saved in enumerate(state["cooldowns"][: len(self.cooldowns)]):
             if saved is not None:
                 self.cooldowns[index] = Cooldown(from_plain(saved["phases"]), saved["start"], saved["unit"])
+
+    def load_places(self, state: dict[str, Any]) -> None:
+        """Go on in a run of another length: phases that had begun stay where they were, if none was ending."""
+        for course, saved in zip(self.courses, state["courses"], strict=False):
+            if not saved["ends"]:
+                course.load_state_dict(saved)
+
+    def cut_short(self) -> str | None:
+        """What is to be said of phases that did not fit, once it is known."""
+        return next((course.cut for course in [*self.courses, *self.timed] if course.cut), None)
+
+    def _time_is_up(self, index: int, multiplier: float) -> bool:
+        """Whether the last phases have begun by the time, before they would by the updates; never undone."""
+        course, plan = self.timed[index], self.plan
+        if course.ending:
+            return True
+        if self._ends_by_updates(index):
+            return False
+        before = self.clock.before(index)
+        course(before, self.clock.after(index))
+        if course.ending and plan.horizon.ticks is not None:
+            course.end_from(multiplier, before)
+        return course.ending
+
+    def _ends_by_updates(self, index: int) -> bool:
+        """Whether the last phases have begun by the updates."""
+        if self.courses:
+            return self.courses[index].ending
+        curve = self.plan.curve
+        if not isinstance(curve, Schedule) or self.plan.timed is None:
+            return True
+        open_at = next(at for at, phase in enumerate(self.plan.timed.phases) if phase.duration is None)
+        last = {phase.name for phase in self.plan.timed.phases[open_at + 1 :]}
+        return curve.phase_at(self.clock.counts[index]).name in last
 
     def _place(self, index: int, unit: str) -> tuple[int, int]:
         """Where the coming update begins on that clock, and how wide it is."""

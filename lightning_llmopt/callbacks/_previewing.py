@@ -1,6 +1,7 @@
 """The schedule of a run as a picture and a table in its folder, and as an image in TensorBoard."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ from .._lightning import Trainer, log_folder, rank_zero_warn
 from ..preview import Preview, preview
 from ..schedules import Schedule
 from ._during import During, means
+from ._horizon import updates_per_optimizer
 from ._playing import Plan
 
-NAME = "lr_schedule.png"
+_SHOWN_WITHOUT_END = 1_000  # updates, at least
 
 
 def check_preview(wanted: Any) -> bool | str | Path:
@@ -42,7 +44,13 @@ def values_by_phase(plan: Plan, during: During, bases: dict[str, float]) -> dict
 
 
 def write_preview(
-    trainer: Trainer, plan: Plan, wanted: str | Path | bool, *, groups: dict[str, float], values: dict[str, Any]
+    trainer: Trainer,
+    plan: Plan,
+    wanted: str | Path | bool,
+    *,
+    name: str,
+    groups: dict[str, float],
+    values: dict[str, Any],
 ) -> None:
     """Write picture and table, show the picture to loggers that take images, and warn of what looks unintended.
 
@@ -53,26 +61,46 @@ def write_preview(
     if plan.curve is None:
         rank_zero_warn("LRSchedule(preview=...): lengths in several units are known as the run goes, not before it.")
         return
-    seen = preview(
-        plan.curve,
-        total_steps=plan.horizon.ticks if plan.horizon.unit == plan.unit else None,
-        groups=groups,
-        values=values,
-        unit="microseconds" if plan.unit == "seconds" else plan.unit,
-    )
-    for warning in seen.warnings:
-        rank_zero_warn(f"LRSchedule: {warning}")
-    file = Path(log_folder(trainer) or trainer.default_root_dir) / NAME if isinstance(wanted, bool) else Path(wanted)
+    folder = Path(log_folder(trainer) or trainer.default_root_dir)
+    file = folder / f"lr_schedule{name.replace('/', '-')}.png" if isinstance(wanted, bool) else Path(wanted)
     try:
+        seen = _seen(trainer, plan, groups, values)
         seen.csv(file.with_suffix(".csv"))
         seen.png(file)
-        _show(trainer, seen)
+        _show(trainer, seen, f"schedule/preview{name}")
+        for warning in seen.warnings if plan.horizon.ticks is not None else ():
+            rank_zero_warn(f"LRSchedule: {warning}")
+    except UserWarning:  # where somebody has made errors of warnings
+        raise
     except Exception as error:  # noqa: BLE001 - a full disk, a logger or matplotlib must not end the run
         rank_zero_warn(f"LRSchedule: the preview could not be written to {file}: {error}. Training goes on.")
 
 
-def _show(trainer: Trainer, seen: Preview) -> None:
+def _seen(trainer: Trainer, plan: Plan, groups: dict[str, float], values: dict[str, Any]) -> Preview:
+    """The picture's data: as far as the Trainer goes, if it is known how far that is."""
+    curve, unit, length = plan.curve, plan.unit, plan.horizon.ticks
+    if length is not None and plan.horizon.unit == unit == "updates":
+        length = min(length, updates_per_optimizer(trainer) or length)
+    if length is None or plan.horizon.unit != unit:
+        known = sum(phase.steps for phase in curve.phases[:-1]) if isinstance(curve, Schedule) else 0
+        length = max(_SHOWN_WITHOUT_END, 10 * known)
+    if unit == "seconds":  # in microseconds: nobody reads those
+        per, unit = (10**6, "seconds") if length > 200 * 10**6 else (10**3, "milliseconds")
+        whole = curve
+        curve = Schedule(*(replace(phase, steps=phase.steps // per) for phase in curve.phases))  # type: ignore[union-attr]
+        values = {name: _stretched(value, per) for name, value in values.items()} if whole else values
+        length = max(1, length // per)
+    names = {name: "".join(letter if letter.isprintable() else "?" for letter in name) for name in groups}
+    shown = {names[name]: base for name, base in groups.items()}
+    return preview(curve, total_steps=length, groups=shown, values=values, unit=unit)  # type: ignore[arg-type]
+
+
+def _stretched(value: Callable[[int], float], per: int) -> Callable[[int], float]:
+    return lambda step: value(step * per)
+
+
+def _show(trainer: Trainer, seen: Preview, tag: str) -> None:
     for logger in trainer.loggers:
         experiment: Any = getattr(logger, "experiment", None)
         if experiment is not None and hasattr(experiment, "add_image"):
-            experiment.add_image("schedule/preview", seen.rgb(), global_step=trainer.global_step, dataformats="HWC")
+            experiment.add_image(tag, seen.rgb(), global_step=trainer.global_step, dataformats="HWC")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .._lightning import Trainer, log_folder
+from .._lightning import Trainer, log_folder, rank_zero_warn
 
 
 class Requests:
@@ -18,27 +18,31 @@ class Requests:
     updates, since the ranks have to agree: one small reduction.
 
     Args:
-        file: Name of the file, looked for by rank 0 in the log folder and in ``default_root_dir``; taken away when
-            it is found. ``None`` looks for none.
-        signal_name: Such as ``"SIGUSR2"``, on any rank; left to whoever listens to it already. ``None``: none.
+        trainer: Whose run it is.
+        files: Names of files, looked for by rank 0 in the log folder and in ``default_root_dir``; taken away when
+            it is found. One from before the run is taken away with a line.
+        signals: Names such as ``"SIGUSR2"``, on any rank; left to whoever listens to one already.
     """
 
-    def __init__(self, trainer: Trainer, *, file: str | None, signal_name: str | None) -> None:
+    def __init__(self, trainer: Trainer, *, files: set[str], signals: set[str]) -> None:
         self._trainer = trainer
-        folders = [trainer.default_root_dir, log_folder(trainer)] if file else []
-        self._files = [Path(folder) / str(file) for folder in dict.fromkeys(folders) if folder]
-        self._signal = getattr(signal, signal_name, None) if signal_name else None
-        self._before: Any = None
+        folders = {str(folder) for folder in (trainer.default_root_dir, log_folder(trainer)) if folder}
+        local = sorted(folder for folder in folders if "://" not in folder)
+        self._files = [Path(folder) / file for folder in local for file in sorted(files)]
+        self._before: dict[int, Any] = {}
         self._heard = False
+        if trainer.is_global_zero:
+            self._clear()
         in_main_thread = threading.current_thread() is threading.main_thread()
-        if self._signal is not None and in_main_thread and signal.getsignal(self._signal) == signal.SIG_DFL:
-            self._before = signal.signal(self._signal, self._hear)
+        for number in (getattr(signal, name) for name in sorted(signals) if in_main_thread and hasattr(signal, name)):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                self._before[number] = signal.signal(number, self._hear)
 
     def close(self) -> None:
         """Listen no more."""
-        if self._before is not None and self._signal is not None:
-            signal.signal(self._signal, self._before)
-        self._before = None
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before = {}
 
     def arrived(self) -> bool:
         """Whether there is a request; the same on all ranks, and each is told once."""
@@ -58,10 +62,16 @@ class Requests:
     def _looks_now(self) -> bool:
         if self._trainer.world_size == 1:
             return True
-        if not self._files and self._signal is None:
+        if not self._files and not self._before:
             return False
         every = self._trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
         return self._trainer.fit_loop.epoch_loop.total_batch_idx % every == every - 1
+
+    def _clear(self) -> None:
+        for file in self._files:
+            if file.exists():
+                file.unlink(missing_ok=True)
+                rank_zero_warn(f"LRSchedule: {file} is from before this run, and was taken away. Touch it again.")
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._heard = True

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from .._lightning import MisconfigurationException, rank_zero_warn
+from .._lightning import MisconfigurationException, rank_zero_info, rank_zero_warn
 
 CHOICES = ("error", "adopt", "keep")
 _ROUNDING = 1e-9
@@ -57,11 +57,14 @@ def jumps(tags: Sequence[Sequence[str]], old: Iterable[Sequence[float]], new: It
     return found
 
 
-def settle(who: str, on_change: str, tags: list[list[str]], before: dict[str, Any], now: dict[str, Any]) -> None:
+def settle(
+    who: str, name: str, on_change: str, tags: list[list[str]], before: dict[str, Any], now: dict[str, Any]
+) -> None:
     """If a value would jump, say what has changed, or refuse it.
 
     Args:
         who: Whose configuration it is.
+        name: The callback as it is written.
         on_change: ``"error"`` refuses; anything else goes on with the new one.
         tags: Tags of the chosen groups, one list an optimizer.
         before: ``said``, ``bases`` and ``rates`` of the checkpoint, as far as it has them.
@@ -70,17 +73,19 @@ def settle(who: str, on_change: str, tags: list[list[str]], before: dict[str, An
     Raises:
         MisconfigurationException: If ``on_change`` is ``"error"``.
     """
-    found = jumps(tags, before.get("rates", []), now["rates"])
-    if not found:
-        return
+    found = [*jumps(tags, before.get("rates", []), now["rates"]), *now.get("further", [])]
     names = [f"base value of {tag}" for optimizer in tags for tag in optimizer]
     bases = [dict(zip(names, chain(*state.get("bases", [])), strict=False)) for state in (before, now)]
     lines = [*differences(before.get("said", {}), now["said"]), *differences(*bases), *map(str, found)]
+    if not found:
+        for line in lines:
+            rank_zero_info(f"{who}: no value jumps at this update, but {line}.")
+        return
     said = "\n".join(f"  {line}" for line in lines)
     if on_change == "error":
         raise MisconfigurationException(
             f"{who}: the configuration is not the checkpoint's, and the values would jump:\n{said}\n"
-            f'Say {who}(..., on_change="adopt") to go on with the new one, or on_change="keep" to go on with the '
+            f'Say {name}(..., on_change="adopt") to go on with the new one, or on_change="keep" to go on with the '
             "checkpoint's."
         )
     rank_zero_warn(f"{who}: the configuration has changed, and the new one is in force:\n{said}")

@@ -15,9 +15,10 @@ from .._lightning import (
     logger_step,
     not_compiled,
     rank_zero_info,
+    rank_zero_warn,
     trains_without_end,
 )
-from ..schedules import Duration, Schedule, ScheduleSpec, parse_duration
+from ..schedules import Duration, Schedule, ScheduleSpec, by_name, parse_duration, spec_from_plain
 from ._batches import Count
 from ._clashes import refuse_absent, refuse_overlap, refuse_strangers
 from ._clock import RunClock
@@ -26,10 +27,12 @@ from ._horizon import Horizon, horizon, updates_per_optimizer, what_sets_the_len
 from ._log import write
 from ._optimizers import group_names, index_of, may_step, optimizer_names
 from ._playing import Plan, Playing, check_curve, plan
-from ._resume import check_choice, settle
+from ._resume import Jump, check_choice, settle
 from ._strategy import refuse_strategies
 from ._targets import Target
 from ._updates import AppliedUpdates
+
+Wanted = ScheduleSpec | Schedule | Callable[[int], float] | str | dict[str, Any]
 
 
 class Scheduled(Callback):
@@ -56,16 +59,20 @@ class Scheduled(Callback):
 
     def __init__(
         self,
-        schedule: ScheduleSpec | Schedule | Callable[[int], float],
+        schedule: Wanted,
         *,
         entry: Entry,
         between: tuple[float, float] | None,
-        total: int | str | None,
+        total: int | float | str | None,
         tokens: Count | None,
         samples: Count | None,
         target: Target,
         on_change: str,
     ) -> None:
+        if isinstance(schedule, str):
+            schedule = by_name(schedule)
+        elif isinstance(schedule, dict):
+            schedule = spec_from_plain(schedule)
         if not isinstance(schedule, ScheduleSpec):
             check_curve(schedule)
         check_choice(on_change)
@@ -132,16 +139,18 @@ class Scheduled(Callback):
         self._mine = self.target.optimizers(trainer)
         self._counts = counts = self._applied_so_far(trainer)
         length = self._length_of(trainer)
-        new = plan(self.label, self.schedule, horizon(trainer, self.total, updates=length), trainer)
-        chosen, bases = self._chosen(new)
-        self._clock = clock = RunClock(trainer, counts, self._units(chosen), tokens=self.tokens, samples=self.samples)
-        self._restore_clock(trainer, clock)
-        self._playing = playing = Playing(chosen, clock)
+        ends = horizon(trainer, self.total, updates=length)
+        new = plan(self.label, self.schedule, ends, trainer, total_is_given=self.total is not None)
         before = self._before_this_run(trainer)
+        chosen, bases = self._chosen(new, trainer)
+        self._clock = clock = RunClock(trainer, counts, self._units(chosen), tokens=self.tokens, samples=self.samples)
+        self._restore_clock(chosen, clock, before)
+        self._playing = playing = Playing(chosen, clock)
         if before is not None and "playing" in before and before.get("plan") == chosen.to_plain():
             playing.load_state_dict(before["playing"])
-        elif before is not None and "playing" in before:
-            playing.load_cooldowns(before["playing"])
+        elif before is not None and "playing" in before and chosen.same_but_for_its_end(before.get("plan")):
+            playing.load_places(before["playing"])
+        before = before or self._restored_without_us(trainer)
         self._entries = entries = ScheduledEntries(
             list(trainer.optimizers), self.entry, bases, self._value, select=self._select(trainer), between=self.between
         )
@@ -151,6 +160,8 @@ class Scheduled(Callback):
         self._updates = AppliedUpdates(counts, after=self._after_update)
         self._updates.attach(entries.optimizers)
         self._stops = self.total is not None and trains_without_end(trainer)
+        if self._stops and self._mine and all(playing.ended(index) for index in self._mine):
+            trainer.should_stop = True  # it has come to its end already
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -184,18 +195,25 @@ class Scheduled(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count what torch's own hooks could not; end a run that has no other end."""
-        if self._updates is None or self._playing is None:
+        if self._updates is None or self._clock is None:
             return
         self._updates.batch_ended()
-        if self._stops and self._mine and all(self._playing.ended(index) for index in self._mine):
-            rank_zero_info(f"{self.label}: the schedule has come to its end, and so does the run.")
-            trainer.should_stop = True
-            self._stops = False
+        self._clock.batch_ended()
+        self._say_what_was_cut()
+        if self._stops and self.has_ended() and not trainer.should_stop:
+            others = [other for other in trainer.callbacks if isinstance(other, Scheduled)]  # type: ignore[attr-defined]
+            if all(other.has_ended() for other in others if other._stops):
+                rank_zero_info(f"{self.label}: the schedule has come to its end, and so does the run.")
+                trainer.should_stop = True
+
+    def has_ended(self) -> bool:
+        """Whether the schedule has come to its end, for every optimizer that it drives."""
+        return self._playing is not None and all(self._playing.ended(index) for index in self._mine)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember where the counts belong."""
-        self._left_at, self._left = trainer.global_step, self.state_dict()
+        self._leave(trainer)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -204,7 +222,8 @@ class Scheduled(Callback):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Let go of the optimizers."""
+        """Let go of the optimizers; remember where the counts belong, should the same Trainer go on."""
+        self._leave(trainer)
         self._let_go(trainer)
 
     @override
@@ -263,10 +282,17 @@ class Scheduled(Callback):
     def _select(self, trainer: Trainer) -> Callable[[int, Optimizer], list[int]]:
         return lambda index, optimizer: self.target.groups(trainer, index, optimizer)
 
-    def _chosen(self, new: Plan) -> tuple[Plan, list[list[float]]]:
+    def _chosen(self, new: Plan, trainer: Trainer) -> tuple[Plan, list[list[float]]]:
         """The new plan and base values, or what the checkpoint had if that is to be kept."""
-        if self.on_change != "keep" or self._saved is None or "plan" not in self._saved:
+        if self.on_change != "keep" or (self._saved is None and not trainer.global_step):
             return new, self._bases
+        if self._saved is None and self._kept(trainer):
+            return new, self._bases
+        if self._saved is None or "plan" not in self._saved:
+            raise MisconfigurationException(
+                f'{type(self).__name__}(on_change="keep"): the checkpoint has no schedule of {self.label}{self.target}'
+                '. Resume from one that was written with it, or say on_change="adopt".'
+            )
         if self._saved["plan"] is None:
             raise MisconfigurationException(
                 f'{self.label}: on_change="keep" needs the checkpoint\'s schedule, and a function cannot be saved. '
@@ -280,11 +306,10 @@ class Scheduled(Callback):
         saved = (self._saved or {}).get("playing", {}).get("cooldowns", [])
         return chosen.units() | {cooldown["unit"] for cooldown in saved if cooldown}
 
-    def _restore_clock(self, trainer: Trainer, clock: RunClock) -> None:
-        """Go on counting where the checkpoint was."""
-        saved = self._saved if self._saved is not None else self._kept(trainer)
+    def _restore_clock(self, chosen: Plan, clock: RunClock, saved: dict[str, Any] | None) -> None:
+        """Go on counting where the checkpoint was; what only a cooldown looks at may begin now."""
         counted = set(saved["clock"]["units"]) if saved and "clock" in saved else set()
-        missing = sorted({*clock.contents, *(["seconds"] if clock.timed else [])} - counted)
+        missing = sorted(chosen.units() - {"updates"} - counted)
         if missing and any(self._counts or []) and not (missing == ["seconds"] and clock.has_timer):
             raise MisconfigurationException(
                 f"{self.label} counts {' and '.join(missing)}, and the checkpoint does not say how many there were "
@@ -300,6 +325,18 @@ class Scheduled(Callback):
         """What is known of the run that this one goes on from."""
         return self._saved if self._saved is not None else self._kept(trainer)
 
+    def _restored_without_us(self, trainer: Trainer) -> dict[str, Any] | None:
+        """The values that a checkpoint put into the groups which knows nothing of this callback."""
+        if not trainer.global_step:
+            return None
+        return {"rates": [self._found(trainer, index) for index in range(len(trainer.optimizers))]}
+
+    def _found(self, trainer: Trainer, index: int) -> list[float]:
+        """What the chosen groups of an optimizer hold, before anything is written."""
+        optimizer = trainer.optimizers[index]
+        chosen = [optimizer.param_groups[at] for at in self.target.groups(trainer, index, optimizer)]
+        return [float(self.entry.of(group)) for group in chosen if self.entry.is_in(group)]
+
     def _kept(self, trainer: Trainer) -> dict[str, Any] | None:
         """State of the last fit, if this one goes on from there without a checkpoint."""
         return self._left if self._left and trainer.global_step == self._left_at else None
@@ -314,9 +351,19 @@ class Scheduled(Callback):
             self._said, self._bases_in_force = before["said"], before["bases"]
         elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
             indices = range(len(self._counts))
-            now = {"said": self._said, "bases": self._bases_in_force, "rates": [*map(self._entries.values, indices)]}
+            now: dict[str, Any] = {
+                "said": self._said,
+                "bases": self._bases_in_force,
+                "rates": [*map(self._entries.values, indices)],
+            }
+            now["further"] = self._further_jumps(trainer, before)
             tags = [self._tags(trainer, index) for index in indices]
-            settle(self.label, self.on_change if self._saved is not None else "adopt", tags, before, now)
+            choice = self.on_change if self._saved is not None else "adopt"
+            settle(self.label, type(self).__name__, choice, tags, before, now)
+
+    def _further_jumps(self, trainer: Trainer, before: dict[str, Any]) -> list[Jump]:
+        """For subclasses: what else would not go on where it was."""
+        return []
 
     def _length_of(self, trainer: Trainer) -> int | None:
         """The Trainer's own length in updates: the saved one if nothing that it depends on has changed."""
@@ -365,7 +412,17 @@ class Scheduled(Callback):
         self._entries = self._updates = self._counts = self._saved = self._clock = self._playing = None
         self._left_at, self._left, self._run = 0, dict[str, Any](), list[Any]()
         self._logged: dict[int, int] = {}
-        self._mine, self._said, self._stops = [], {}, False
+        self._mine, self._said, self._stops, self._cut_said = [], {}, False, False
+
+    def _leave(self, trainer: Trainer) -> None:
+        """Remember where this fit has ended."""
+        self._left_at, self._left = trainer.global_step, self.state_dict()
+
+    def _say_what_was_cut(self) -> None:
+        """One line if phases turned out not to fit."""
+        if self._playing is not None and not self._cut_said and (cut := self._playing.cut_short()):
+            self._cut_said = True
+            rank_zero_warn(f"{self.label}: {cut}")
 
     def _let_go(self, trainer: Trainer) -> None:
         if self._updates is not None:
@@ -379,13 +436,15 @@ class Scheduled(Callback):
         return Horizon(None) if self._playing is None else self._playing.plan.horizon
 
 
-def _length(total: int | str) -> Duration:
+def _length(total: int | float | str) -> Duration:
     """The length of a run.
 
     Raises:
         ValueError: If it is none.
     """
     rule = "total must be a whole number of updates >= 1 (10_000, '10000 steps'), epochs, tokens, samples or a time"
+    if isinstance(total, float) and total.is_integer():
+        total = int(total)  # no part of the run can be its length: 1e6 are updates
     try:
         duration = None if isinstance(total, float) else parse_duration("total", total)
     except ValueError:

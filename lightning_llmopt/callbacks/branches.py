@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from .._lightning import Callback, LightningModule, Trainer, rank_zero_only
 from ..planning import BranchCost, branch_cost
-from ..schedules import Anneal, ScheduleSpec, constant, from_plain
+from ..schedules import Anneal, Phase, ScheduleSpec, constant, from_plain, spec_from_plain
 from ..schedules.arguments import Length
 from .lr_schedule import LRSchedule
 
@@ -136,13 +136,29 @@ def _trunk(cost: BranchCost, warmup: Length) -> ScheduleSpec:
 
 def _grow_trunk(fit: Fit, cost: BranchCost, checkpoints: dict[int, Path], spec: ScheduleSpec) -> None:
     """Train the trunk as far as its longest branch, from the last checkpoint that is there."""
+    folder = next(iter(checkpoints.values())).parent
+    grown = _grown(folder, spec.resolve(total_steps=cost.trunk).phases[:-1])
     missing = [run for run in cost.runs if not checkpoints[run.total].exists()]
     if not missing:
         return
-    there = [checkpoints[run.total] for run in cost.runs if run.trunk < missing[0].trunk and run not in missing]
+    there = [file for update, file in sorted(grown.items()) if update < missing[0].trunk]
     schedule = LRSchedule(spec, total=cost.trunk, anneal=Anneal(file=None, signal=None))
     saves = _SaveTrunk(schedule, {run.trunk: checkpoints[run.total] for run in missing}, end=cost.trunk)
     fit([schedule, saves], there[-1] if there else None)
+
+
+def _grown(folder: Path, warmup: tuple[Phase, ...]) -> dict[int, Path]:
+    """Trunk checkpoints that are there, by their update; they must have had the same warmup."""
+    grown = {int(file.stem.split("-")[1]): file for file in folder.glob("trunk-*.ckpt") if file.stem[6:].isdigit()}
+    for file in grown.values():
+        state = _state_in(file, "LRSchedule") or {}
+        plan = state.get("plan") or {}
+        if "phases" in plan and from_plain(plan["phases"]).phases[:-1] != warmup:
+            raise ValueError(
+                f"folder must be empty or have a trunk with the same warmup, got {str(folder)!r}, whose trunk was "
+                f"{state['said']['schedule']}. Name another folder, or that warmup."
+            )
+    return grown
 
 
 class _SaveTrunk(Callback):
@@ -168,18 +184,39 @@ def _check_trunk(checkpoint: Path, state_key: str) -> None:
     file = checkpoint / "meta.pt" if checkpoint.is_dir() else checkpoint
     if not file.is_file():
         raise ValueError(f"checkpoint must be one that a Trainer has written, and there is no {str(file)!r}.")
-    state = torch.load(file, map_location="cpu", weights_only=True, mmap=True).get("callbacks", {}).get(state_key)
+    state = _state_in(file, state_key)
     if not state or "plan" not in state:
         raise ValueError(
             f"checkpoint must be one of a Trainer with LRSchedule in its callbacks, got {str(checkpoint)!r}."
         )
-    if state["plan"] is None or "phases" not in state["plan"]:
-        return
-    schedule, unit = from_plain(state["plan"]["phases"]), state["plan"]["unit"]
-    for count, place in zip(state["updates"], state["clock"]["applied"], strict=True):
-        phase = schedule.phase_at({"updates": count, "seconds": state["clock"]["seconds"], **place}[unit])
-        if phase.name.split(" ")[0] in _GOING_DOWN or any(state["playing"]["cooldowns"]):
+    if state["plan"] is None:
+        raise ValueError(
+            f"checkpoint must have a schedule that can be written down, got a function in {str(checkpoint)!r}. Resume "
+            "it with that function, and call LRSchedule.anneal_now."
+        )
+    for count, name in zip(state["updates"], _phases_of(state), strict=True):
+        if name.split(" ")[0] in _GOING_DOWN:
             raise ValueError(
                 f"checkpoint must lie in a stable phase, got update {count} of {str(checkpoint)!r}, which is in "
-                f"{phase.name!r}. Take an earlier one, or cool down from anywhere with LRSchedule.anneal_now."
+                f"{name!r}. Take an earlier one, or cool down from anywhere with LRSchedule.anneal_now."
             )
+
+
+def _state_in(file: Path, state_key: str) -> dict[str, Any] | None:
+    """What the callback of that key has saved."""
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=True).get("callbacks", {}).get(state_key)
+
+
+def _phases_of(state: dict[str, Any]) -> list[str]:
+    """Name of the phase that each optimizer is in."""
+    plan, playing, seconds = state["plan"], state["playing"], state["clock"]["seconds"]
+    if any(playing["cooldowns"]):
+        return ["anneal"] * len(state["updates"])
+    if "spec" in plan:
+        phases = spec_from_plain(plan["spec"]).phases
+        return [phases[course["leg"]].name for course in playing["courses"]]
+    places = zip(state["updates"], state["clock"]["applied"], strict=True)
+    schedule = from_plain(plan["phases"])
+    return [
+        schedule.phase_at({"updates": count, "seconds": seconds, **place}[plan["unit"]]).name for count, place in places
+    ]

@@ -54,10 +54,10 @@ class HyperparameterSchedule(Scheduled):
     def __init__(
         self,
         entry: str,
-        schedule: ScheduleSpec | Schedule | Callable[[int], float],
+        schedule: ScheduleSpec | Schedule | Callable[[int], float] | str | dict[str, Any],
         *,
         between: Sequence[float] | None = None,
-        total: int | str | None = None,
+        total: int | float | str | None = None,
         tokens: Count | None = None,
         samples: Count | None = None,
         optimizer: int | str | None = None,
@@ -100,8 +100,8 @@ class HyperparameterSchedule(Scheduled):
                 )
 
     @override
-    def _chosen(self, new: Plan) -> tuple[Plan, list[list[float]]]:
-        chosen, bases = super()._chosen(new)
+    def _chosen(self, new: Plan, trainer: Trainer) -> tuple[Plan, list[list[float]]]:
+        chosen, bases = super()._chosen(new, trainer)
         if isinstance(chosen.curve, Schedule) and self.between is None:
             ends = [end for phase in chosen.curve.phases for end in (phase.start, phase.end)]
             for base in {base for of_optimizer in bases for base in of_optimizer}:

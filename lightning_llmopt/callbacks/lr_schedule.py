@@ -21,12 +21,15 @@ from ._batches import Count
 from ._cooling import cooldown_length
 from ._during import PhaseValues, check_during
 from ._entries import LR
+from ._finished import keep_finished_model
 from ._horizon import Horizon
 from ._length_hints import LengthHints
 from ._optimizers import optimizer_names
 from ._playing import Plan
 from ._previewing import check_preview, values_by_phase, write_preview
+from ._replaced import Replaced, replace_all
 from ._requests import Requests
+from ._resume import Jump
 from ._scheduled import Scheduled
 from ._strategy import refuse_rate_writers
 from ._targets import Target
@@ -61,7 +64,8 @@ class LRSchedule(Scheduled):
 
     Args:
         schedule: A recipe such as ``wsd(...)``, resolved against the length of the run; or a ``Schedule``;
-            or any function from an update number, counted from 0, to a multiplier [1], >= 0.
+            or any function from an update number, counted from 0, to a multiplier [1], >= 0. For YAML and command
+            lines a recipe's name (``"cosine"``), or ``{"recipe": "wsd", "warmup": "2%"}``.
         total: Length of the run, if not the Trainer's own (``max_steps``; ``max_epochs`` with a loader that has a
             length; else ``max_time``): updates of each optimizer (``10_000``), ``"3 epochs"``, ``"10B tokens"``,
             ``"5M samples"``, ``"8 h"``. A Trainer without an end of its own (``max_epochs=-1``) is stopped there.
@@ -112,9 +116,9 @@ class LRSchedule(Scheduled):
 
     def __init__(
         self,
-        schedule: ScheduleSpec | Schedule | Callable[[int], float],
+        schedule: ScheduleSpec | Schedule | Callable[[int], float] | str | dict[str, Any],
         *,
-        total: int | str | None = None,
+        total: int | float | str | None = None,
         tokens: Count | None = None,
         samples: Count | None = None,
         during: Mapping[str, Mapping[str, float]] | None = None,
@@ -162,20 +166,26 @@ class LRSchedule(Scheduled):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take down the base rates: the last moment before a checkpoint overwrites them."""
         if self.replace_schedulers:
-            trainer.strategy.lr_scheduler_configs = []
+            replace_all(trainer)
         _refuse_second_writer(trainer, pl_module)
         super().on_fit_start(trainer, pl_module)
-        self._phase_values.take_down(trainer, "LRSchedule")
+        self._phase_values = PhaseValues(self.during, self.target)
+        self._phase_values.take_down(trainer, "LRSchedule", self.targeted(trainer))
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the first rates, and the values of the phase that the run is in."""
         self._hints = LengthHints()
+        saved = (self._saved or {}).get("during", {})
+        if self.on_change == "keep" and self._saved and not self._anneal_from_start:
+            self._phase_values = PhaseValues(saved, self.target)
         super().on_train_start(trainer, pl_module)
         self._trainer = trainer
+        left = {entry for values in saved.values() for entry in values}
+        self._phase_values.release(trainer, left - {entry.name for entry in self._phase_values.entries})
         if self._playing is None:
             return
-        if self.during:
+        if self.during and self._phase_values.during is self.during:
             described = [phase.name for phase in getattr(self.schedule, "phases", ())]  # one may have no length now
             self._phase_values.refuse_unknown([*described, *self._playing.phase_names()], "LRSchedule")
         if self._anneal_from_start:
@@ -190,7 +200,11 @@ class LRSchedule(Scheduled):
         self._note(next(iter(self._mine), 0))
         if self.preview is not False and self._mine:
             self._draw(trainer, self._playing.plan)
-        self._requests = Requests(trainer, file=self.anneal.file, signal_name=self.anneal.signal)
+        family = self._family(trainer)
+        if family[0] is self:  # one listens for all
+            files = {other.anneal.file for other in family if other.anneal.file}
+            signals = {other.anneal.signal for other in family if other.anneal.signal}
+            self._requests = Requests(trainer, files=files, signals=signals)
         tag = self.target.tag().replace("/", " ")
         show(trainer, f"lr{tag}", lambda: f"{self._in_force[0]:.2e}")
         show(trainer, f"phase{tag}", lambda: self._in_force[1])
@@ -202,15 +216,19 @@ class LRSchedule(Scheduled):
         """See whether somebody wants the run to come to its end."""
         waits = self._playing is not None and not any(self._playing.cooldowns)
         if self._requests is not None and waits and self._requests.arrived():
-            self._anneal_on_request()
+            for other in self._family(trainer):
+                other._anneal_on_request()
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say if the schedule was not played out."""
         super().on_train_end(trainer, pl_module)
-        if self._playing is not None and self._hints is not None and self._follows_trainer():
-            self._hints.ended(trainer, self._playing, self._mine)
+        if self._playing is None or self._hints is None:
+            return
+        self._hints.ended(trainer, self._playing, self._mine, follows=self._follows_trainer())
+        if any(self._playing.cooldowns) and self.has_ended() and self._family(trainer)[0] is self:
+            keep_finished_model(trainer)
 
     def anneal_now(
         self, duration: Length | None = None, shape: str | None = None, *, floor: float | None = None
@@ -246,6 +264,30 @@ class LRSchedule(Scheduled):
         self._stops = True
 
     @override
+    def state_dict(self) -> dict[str, Any]:
+        """Counts, coming rates and the plan they came from; the phases' further values, and those in force."""
+        state = super().state_dict()
+        if self._playing is None or self._entries is None or not self._phase_values.during:
+            return state
+        indices = range(len(self.counts))
+        in_force = [self._phase_values.values_in(self._playing.phase(index)) for index in indices]
+        return {**state, "during": self._phase_values.during, "phase_values": in_force}
+
+    @override
+    def _further_jumps(self, trainer: Trainer, before: dict[str, Any]) -> list[Jump]:
+        """Entries of the phase under way that had another value."""
+        found: list[Jump] = []
+        for index in self._mine:
+            old = (before.get("phase_values") or {index: {}})[index]
+            new = self._phase_values.values_in(self._playing.phase(index)) if self._playing is not None else {}
+            for entry in sorted(old.keys() | new.keys()):
+                base = self._phase_values.base_in(trainer, index, entry)
+                was, now = old.get(entry, base), new.get(entry, base)
+                if was != now and base:
+                    found.append(Jump(f"{entry}/{optimizer_names(trainer)[index]}", was, now))
+        return found if "updates" in before else []
+
+    @override
     def _units(self, chosen: Plan) -> set[str]:
         length = self.anneal.length()
         units = {length.unit} if length is not None else set()
@@ -260,8 +302,8 @@ class LRSchedule(Scheduled):
     def _about_to_update(self, trainer: Trainer, index: int) -> None:
         self._enter_phase(index)
         self._note(index)
-        if self._hints is not None and self._playing is not None and index in self._mine and self._follows_trainer():
-            self._hints.under_way(trainer, self._playing, index)
+        if self._hints is not None and self._playing is not None and index in self._mine:
+            self._hints.under_way(trainer, self._playing, index, follows=self._follows_trainer())
 
     @override
     def _metrics(self, trainer: Trainer, index: int) -> dict[str, float]:
@@ -290,10 +332,14 @@ class LRSchedule(Scheduled):
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(other, Scheduled) and other.entry != LR:
                 values.update(other.curve(trainer, plan))
-        write_preview(trainer, plan, self.preview, groups=groups, values=values)
+        write_preview(trainer, plan, self.preview, name=self.target.tag(), groups=groups, values=values)
+
+    def _family(self, trainer: Trainer) -> "list[LRSchedule]":
+        """All of its kind in this Trainer; requests from outside are for all of them."""
+        return [other for other in trainer.callbacks if isinstance(other, LRSchedule)]  # type: ignore[attr-defined]
 
     def _enter_phase(self, index: int) -> None:
-        if self.during and self._playing is not None and self._trainer is not None:
+        if self._phase_values.during and self._playing is not None and self._trainer is not None:
             self._phase_values.enter(self._trainer, index, self._playing.phase(index))
 
     def _anneal_on_request(self) -> None:
@@ -331,7 +377,7 @@ class LRSchedule(Scheduled):
 
 
 def _refuse_second_writer(trainer: Trainer, pl_module: LightningModule) -> None:
-    if trainer.lr_scheduler_configs:
+    if not all(isinstance(config.scheduler, Replaced) for config in trainer.lr_scheduler_configs):
         names = ", ".join(type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs)
         raise MisconfigurationException(
             f"Two writers of the learning rate: LRSchedule and {names}, returned by "

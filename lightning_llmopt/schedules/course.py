@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from .durations import CLOCKS, Duration
-from .spec import HalfLifeSpec, PhaseSpec, PowerLawSpec, ScheduleSpec, does_not_fit
+from .spec import HalfLifeSpec, PhaseSpec, PowerLawSpec, ScheduleSpec, does_not_fit, in_words
 
 Place = Mapping[str, int]
 """How far a run has come on every clock: updates, tokens, samples, microseconds (as ``"seconds"``)."""
@@ -55,8 +55,19 @@ class Course:
         self._past: Place = self._mark
         self._recent: Place = self._mark
         self._ends: list[int] = []
+        self.cut: str | None = None
         self._refuse_what_cannot_fit()
         self._begin(0, self._mark)
+
+    @property
+    def ending(self) -> bool:
+        """Whether a phase that ends with the run has begun."""
+        return self._leg > self._open
+
+    def end_from(self, multiplier: float, before: Place) -> None:
+        """Let the phases that end with the run begin at ``multiplier``, wherever the curve has been till now."""
+        if self._leg > self._open and self._phases[self._leg].start != multiplier:
+            self._start = multiplier
 
     @property
     def phase(self) -> str:
@@ -96,14 +107,17 @@ class Course:
 
     def _moves_on(self, before: Place) -> bool:
         """Enter the next phase if this update belongs to it."""
-        if self._leg <= self._open and (ends := self._tail(before)):
-            self._begin(self._open + 1, {**before, self.unit: ends[0]}, cut=self._leg < self._open)
-            self._ends = ends
-            return True
         end, unit = self._end(), self._moving_unit()
-        if self._leg + 1 == len(self._phases) or end is None or before[unit] < end:
+        if self._leg + 1 < len(self._phases) and end is not None and before[unit] >= end:
+            self._begin(self._leg + 1, {**before, unit: end})
+            return True
+        if self._leg > self._open or not (ends := self._tail(before)):
             return False
-        self._begin(self._leg + 1, {**before, unit: end})
+        cut = self._leg < self._open
+        if cut:
+            self.cut = self._cut_short(before)
+        self._begin(self._open + 1, {**before, self.unit: ends[0]}, cut=cut)
+        self._ends = ends
         return True
 
     def _tail(self, before: Place) -> list[int]:
@@ -116,6 +130,17 @@ class Course:
         if len(known) < len(lengths) or before[self.unit] < self.total - sum(known):
             return []
         return [self.total - sum(known[at:]) for at in range(len(known) + 1)]
+
+    def _cut_short(self, before: Place) -> str:
+        """What is said if the phases that end with the run begin before those at its start are over."""
+        phase, unit = self._phases[self._leg], self._moving_unit()
+        done, end = before[unit] - self._mark[unit], self._end()
+        whole = "" if end is None else f" of {in_words(end - self._mark[unit], unit)}"
+        return (
+            f"{self.spec.recipe} does not fit into the run: {phase.name} had {in_words(done, unit)}{whole} when "
+            f"{self._phases[self._open + 1].name} had to begin, which goes down from there. Shorten the phases or "
+            "lengthen the run."
+        )
 
     def _in_the_runs_unit(self, leg: int, before: Place) -> int | None:
         """Length of a phase on the run's clock, by the pace so far; ``None`` before there is one."""

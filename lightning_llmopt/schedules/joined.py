@@ -6,6 +6,7 @@ Lengths, multipliers and the warmup are written as in ``named``.
 import math
 import reprlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from .arguments import Length, between_ends, point, rising, share_of
@@ -66,6 +67,7 @@ def multi_step(
     milestones: Mapping[Length, float] | None = None,
     warmup: Length = 0,
     warmup_shape: str = "linear",
+    warmup_start: float = 0.0,
 ) -> ScheduleSpec:
     """Rise, then a constant rate that drops at milestones; by default DeepSeek-LLM's two drops.
 
@@ -74,6 +76,7 @@ def multi_step(
             default ``{"80%": 10 ** -0.5, "90%": 0.1}``, which is 31.6 % and 10 %.
         warmup: Length of the rise.
         warmup_shape: Curve of the rise, a key of ``SHAPES``.
+        warmup_start: Multiplier where the rise begins [1].
 
     Raises:
         ValueError: If a length, shape or multiplier is out of range, or milestones are not in order.
@@ -89,7 +92,7 @@ def multi_step(
     chosen = dict(_in_order("milestones", {"80%": math.sqrt(0.1), "90%": 0.1} if milestones is None else milestones))
     ends = [point("milestones", at) for at in chosen]
     levels = [1.0, *(share_of("milestones", level) for level in chosen.values())]
-    phases = [rising(warmup, warmup_shape, 0.0)]
+    phases = [rising(warmup, warmup_shape, warmup_start)]
     for number, (level, end) in enumerate(zip(levels, [*ends, None], strict=True)):
         name = f"step {number}" if number else "stable"
         phases.append(PhaseSpec(name, end, level, level, until=end is not None))
@@ -97,11 +100,20 @@ def multi_step(
 
 
 @recipe
-def sequence(*, parts: Sequence[tuple[ScheduleSpec, Length | None]]) -> ScheduleSpec:
+def sequence(
+    *,
+    parts: Sequence[tuple[ScheduleSpec, Length | None]],
+    warmup: Length = 0,
+    warmup_shape: str = "linear",
+    warmup_start: float = 0.0,
+) -> ScheduleSpec:
     """Whole schedules one after the other, each in a run of its own length.
 
     Args:
         parts: Pairs of a recipe and its length; at most one length is ``None`` and takes what is left over.
+        warmup: Length of a rise before them.
+        warmup_shape: Curve of the rise, a key of ``SHAPES``.
+        warmup_start: Multiplier where the rise begins [1].
 
     Raises:
         ValueError: If there is no part, several have no length, or a length is out of range.
@@ -122,16 +134,29 @@ def sequence(*, parts: Sequence[tuple[ScheduleSpec, Length | None]]) -> Schedule
         if not isinstance(spec, ScheduleSpec):
             raise ValueError(f"parts must hold recipes such as wsd(...), got {spec!r}.")
         read.append((spec, None if length is None else parse_duration("parts", length)))
+    rise = rising(warmup, warmup_shape, warmup_start)
+    if rise.duration is not None and rise.duration.amount:
+        read.insert(0, (ScheduleSpec("warmup", (replace(rise, duration=None),)), rise.duration))
     return SequenceSpec("sequence", (), tuple(read))
 
 
 @recipe
-def piecewise(*, points: Mapping[Length, float], shape: str = "linear") -> ScheduleSpec:
+def piecewise(
+    *,
+    points: Mapping[Length, float],
+    shape: str = "linear",
+    warmup: Length = 0,
+    warmup_shape: str = "linear",
+    warmup_start: float = 0.0,
+) -> ScheduleSpec:
     """A curve through points that you choose, for anything that has no name.
 
     Args:
         points: Multiplier at each point of the run, in order, the first at 0. The last value holds.
         shape: Curve between neighbours, a key of ``SHAPES`` with its settings.
+        warmup: Length of a rise to the first value, from where the curve goes on to the second point.
+        warmup_shape: Curve of the rise, a key of ``SHAPES``.
+        warmup_start: Multiplier where the rise begins [1].
 
     Raises:
         ValueError: If the first point is not at 0, two are the same, or a value is negative; when it is
@@ -154,7 +179,8 @@ def piecewise(*, points: Mapping[Length, float], shape: str = "linear") -> Sched
         for number, ((_, here), (at, there)) in enumerate(pairwise(places), start=1)
     ]
     last = float(places[-1][1])
-    return ScheduleSpec("piecewise", (*phases, PhaseSpec("end", None, last, last)))
+    rise = replace(rising(warmup, warmup_shape, warmup_start), end=float(places[0][1]))
+    return ScheduleSpec("piecewise", (rise, *phases, PhaseSpec("end", None, last, last)))
 
 
 def _in_order(name: str, points: Mapping[Length, float]) -> list[tuple[Length, float]]:

@@ -127,6 +127,7 @@ def inverse_sqrt(
     floor: float = 0.0,
     shape: str = "linear",
     warmup_shape: str = "linear",
+    warmup_start: float = 0.0,
 ) -> ScheduleSpec:
     """Rise, then fall with the square root of time: the Transformer's ("Noam") and T5's schedule.
 
@@ -142,6 +143,7 @@ def inverse_sqrt(
         floor: Multiplier at the end of the cooldown [1].
         shape: Curve of the cooldown, a key of ``SHAPES``.
         warmup_shape: Curve of the rise, a key of ``SHAPES``.
+        warmup_start: Multiplier where the rise begins [1].
 
     Raises:
         ValueError: If a length, shape or multiplier is out of range.
@@ -155,7 +157,7 @@ def inverse_sqrt(
         >>> [round(schedule(step), 4) for step in (0, 3, 4, 8, 16)]
         [0.25, 1.0, 1.0, 0.7071, 0.5]
     """
-    rise = rising(warmup, warmup_shape, 0.0)
+    rise = rising(warmup, warmup_shape, warmup_start)
     knee = parse_duration("timescale", warmup if timescale is None else timescale)
     if knee.amount == 0:
         raise ValueError(f"timescale (by default warmup) must be > 0, got {str(knee)!r}.")
@@ -173,6 +175,8 @@ def power(
     decay: Length = "10%",
     floor: float = 0.0,
     shape: str = "linear",
+    warmup_shape: str = "linear",
+    warmup_start: float = 0.0,
 ) -> ScheduleSpec:
     """Rise, hold, fall with a power of time, and anneal: agnostic to the length of the run before the last fall.
 
@@ -186,6 +190,8 @@ def power(
         decay: Length of the last fall to ``floor`` at the end of the run.
         floor: Multiplier at the end [1].
         shape: Curve of the last fall, a key of ``SHAPES``.
+        warmup_shape: Curve of the rise, a key of ``SHAPES``.
+        warmup_start: Multiplier where the rise begins [1].
 
     Raises:
         ValueError: If a length, shape, exponent or multiplier is out of range, or ``knee`` lies in the warmup.
@@ -200,7 +206,7 @@ def power(
     """
     if isinstance(exponent, bool) or not isinstance(exponent, int | float) or not -math.inf < exponent < 0:
         raise ValueError(f"exponent must be a finite number < 0, got {exponent!r}.")
-    rise = rising(warmup, "linear", 0.0)
+    rise = rising(warmup, warmup_shape, warmup_start)
     turn = parse_duration("knee", warmup if knee is None else knee)
     if turn.amount == 0:
         raise ValueError(f"knee (by default warmup) must be > 0, got {str(turn)!r}.")
@@ -212,7 +218,12 @@ def power(
 
 @recipe
 def one_cycle(
-    *, warmup: Length = "30%", start: float = 0.04, floor: float = 4e-6, shape: str = "cosine"
+    *,
+    warmup: Length = "30%",
+    start: float = 0.04,
+    floor: float = 4e-6,
+    shape: str = "cosine",
+    warmup_shape: str | None = None,
 ) -> ScheduleSpec:
     """One long rise and one fall far below where it began; the base rate is the peak.
 
@@ -223,7 +234,8 @@ def one_cycle(
         warmup: Length of the rise.
         start: Multiplier where the rise begins [1].
         floor: Multiplier at the end of the run [1].
-        shape: Curve of rise and fall, a key of ``SHAPES``.
+        shape: Curve of the fall, a key of ``SHAPES``.
+        warmup_shape: Curve of the rise, a key of ``SHAPES``; by default that of the fall.
 
     Raises:
         ValueError: If a length, shape or multiplier is out of range.
@@ -236,7 +248,8 @@ def one_cycle(
         >>> [round(schedule(step), 3) for step in range(6)]
         [0.75, 1.0, 1.0, 0.7, 0.4, 0.1]
     """
-    return rise_and_fall("one_cycle", rising(warmup, shape, start, shape_name="shape"), floor, shape)
+    rise = rising(warmup, warmup_shape or shape, start, shape_name="warmup_shape" if warmup_shape else "shape")
+    return rise_and_fall("one_cycle", rise, floor, shape)
 
 
 def _unless_empty(phase: PhaseSpec) -> tuple[PhaseSpec, ...]:

@@ -27,7 +27,7 @@ def recipe(function: Callable[Settings, ScheduleSpec]) -> Callable[Settings, Sch
     return made
 
 
-def by_name(name: str, /, **settings: Any) -> ScheduleSpec:
+def by_name(name: str, **settings: Any) -> ScheduleSpec:
     """The recipe of that name with these settings, for YAML and command lines.
 
     Args:

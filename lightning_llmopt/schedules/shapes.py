@@ -98,7 +98,7 @@ def polynomial(start: float, end: float, over: int, steps: int, power: float = 2
         >>> [polynomial(1.0, 0.0, over, 4, 2.0) for over in range(5)]
         [1.0, 0.5625, 0.25, 0.0625, 0.0]
     """
-    to_go = ((steps - over) / steps) ** power
+    to_go = _power(steps - over, steps, power)
     gone = -math.expm1(power * math.log1p(-over / steps)) if 2 * over < steps else 1.0 - to_go
     return _between(start, end, gone, to_go)
 
@@ -112,8 +112,8 @@ def exponential(start: float, end: float, over: int, steps: int) -> float:
         [1.0, 0.3162, 0.1, 0.0316, 0.01]
     """
     if 2 * over <= steps:  # from the nearer end: the smaller exponent carries the smaller error
-        return start * (end / start) ** (over / steps)
-    return end * (start / end) ** ((steps - over) / steps)
+        return start * _root_of(end / start, over, steps)
+    return end * _root_of(start / end, steps - over, steps)
 
 
 @_shape
@@ -235,6 +235,20 @@ def _between(start: float, end: float, gone: float, to_go: float) -> float:
         return start if gone == 0 else end
     value = start + (end - start) * gone if end > start else end + (start - end) * to_go
     return min(value, max(start, end))
+
+
+def _power(part: int, whole: int, exponent: float) -> float:
+    """``(part / whole) ** exponent``: what rounding took from the quotient would count ``exponent`` times."""
+    if part == 0 or exponent == 1:
+        return part / whole
+    a, b = (part / whole).as_integer_ratio()
+    return (part / whole) ** exponent * (1.0 + exponent * ((part * b - a * whole) / (a * whole)))
+
+
+def _root_of(base: float, part: int, whole: int) -> float:
+    """``base ** (part / whole)``, with what rounding took from the exponent."""
+    a, b = (part / whole).as_integer_ratio()
+    return base ** (part / whole) * (1.0 + math.log(base) * ((part * b - a * whole) / (b * whole)))
 
 
 def _sin2(part: int, whole: int) -> float:

@@ -59,7 +59,9 @@ class HalfLifeSpec(PhaseSpec):
         """This phase, ``steps`` updates long."""
         half_life = self.half_life.steps(total_steps)
         if half_life < 1:
-            raise ValueError(f"half_life must be at least 1 update, got {self.half_life} of {total_steps}.")
+            raise ValueError(
+                f"half_life must be at least 1 update, got {self.half_life} of {total_steps}. Write it in updates."
+            )
         end = halving(before, 0.0, steps, steps, half_life)
         return Phase(self.name, steps, before, end, f"halving({half_life})")
 
@@ -80,7 +82,10 @@ class PowerLawSpec(PhaseSpec):
         """This phase, ``steps`` updates long."""
         knee = self.knee.steps(total_steps)
         if knee < 1:
-            raise ValueError(f"timescale must be at least 1 update, got {self.knee} of {total_steps}.")
+            raise ValueError(
+                f"{self.name}: the power of time needs a warmup, timescale or knee of at least 1 update, got "
+                f"{self.knee} of {total_steps}. Write it in updates, such as warmup=10."
+            )
         end = power_law(before, 0.0, steps, steps, knee, self.exponent)
         return Phase(self.name, steps, before, end, f"power_law({knee}, {self.exponent!r})")
 
@@ -134,8 +139,8 @@ class ScheduleSpec:
         return self._on_clock(unit)._resolve(total_steps, unit)
 
     def lengths(self) -> Iterator[Duration]:
-        """Every length in the description."""
-        yield from _durations_in(self)
+        """Every length in the description that is more than nothing: nothing has no unit."""
+        yield from (length for length in _durations_in(self) if length.amount)
 
     def with_lengths(self, convert: Callable[[Duration], Duration]) -> "ScheduleSpec":
         """The same description with every length converted."""
@@ -145,8 +150,8 @@ class ScheduleSpec:
         """All lengths as bare numbers of that clock's ticks, or as parts of the run."""
 
         def ticks(length: Duration) -> Duration:
-            if length.relative:
-                return length
+            if length.relative or not length.amount:
+                return length if length.relative else Duration(length.amount)
             if length.unit != unit:
                 raise ValueError(
                     f"{self.recipe}: a length of {length} cannot be told in a run that is counted in {unit}. Write it "

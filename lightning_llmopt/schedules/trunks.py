@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from .arguments import Length, falling, rise_and_fall, rising, share_of
+from .arguments import Length, between_ends, falling, rise_and_fall, rising, share_of
 from .durations import Duration, parse_duration
 from .registry import recipe
 from .spec import FilledSpec, HalfLifeSpec, PhaseSpec, ScheduleSpec
@@ -63,6 +63,7 @@ def wsd_s(
     shape: str = "linear",
     floor: float = 0.0,
     warmup_shape: str = "linear",
+    warmup_start: float = 0.0,
 ) -> ScheduleSpec:
     """One trunk with a decay at the end of each period, after which the rate is back at its peak at once (WSD-S).
 
@@ -73,6 +74,7 @@ def wsd_s(
         shape: Curve of each decay, a key of ``SHAPES`` with its settings.
         floor: Multiplier at the end of each decay [1].
         warmup_shape: Curve of the rise, a key of ``SHAPES``.
+        warmup_start: Multiplier where the rise begins [1].
 
     Raises:
         ValueError: If a length, shape or multiplier is out of range, or the periods do not fill the run.
@@ -86,7 +88,7 @@ def wsd_s(
         [1.0, 1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 0.5, 0.0]
     """
     share = Fraction(repr(share_of("decay", decay)))
-    phases, end = [rising(warmup, warmup_shape, 0.0)], Fraction(0)
+    phases, end = [rising(warmup, warmup_shape, warmup_start)], Fraction(0)
     for number, length in enumerate(_periods(periods), start=1):
         end += length.amount
         turn = end - length.amount * share
@@ -105,6 +107,7 @@ def half_life(
     decay: Length = "10%",
     half_life: Length = 5_000,
     warmup_shape: str = "linear",
+    warmup_start: float = 0.0,
 ) -> ScheduleSpec:
     """Warm up, hold, then halve the rate every ``half_life``: MiniCPM's decay.
 
@@ -113,6 +116,7 @@ def half_life(
         decay: Length of the fall, which ends with the run.
         half_life: Length after which the rate is half of what it was; 5,000 updates in MiniCPM.
         warmup_shape: Curve of the rise, a key of ``SHAPES``.
+        warmup_start: Multiplier where the rise begins [1].
 
     Raises:
         ValueError: If a length or shape is out of range.
@@ -130,7 +134,7 @@ def half_life(
     if half.amount == 0:
         raise ValueError(f"half_life must be > 0, got {half_life!r}.")
     fall = HalfLifeSpec("decay", parse_duration("decay", decay), None, 0.0, half_life=half)
-    rise = rising(warmup, warmup_shape, 0.0)
+    rise = rising(warmup, warmup_shape, warmup_start)
     return ScheduleSpec("half_life", (rise, PhaseSpec("stable", None, 1.0, 1.0), fall))
 
 
@@ -142,6 +146,7 @@ def rewarm(
     start: float = 0.1,
     floor: float = 0.1,
     shape: str = "cosine",
+    warmup_shape: str = "linear",
 ) -> ScheduleSpec:
     """For continued pretraining: a second, shorter rise from where the first run ended, then a fall.
 
@@ -151,6 +156,7 @@ def rewarm(
         start: Multiplier where the rise begins, the end of the first run [1].
         floor: Multiplier at the end of the run [1].
         shape: Curve of the fall, a key of ``SHAPES`` with its settings.
+        warmup_shape: Curve of the rise, a key of ``SHAPES`` with its settings.
 
     Raises:
         ValueError: If a length, shape or multiplier is out of range.
@@ -167,7 +173,8 @@ def rewarm(
     shorter = first.amount * Fraction(repr(share_of("share", share)))
     whole = first.unit in ("updates", "tokens", "samples")
     length = replace(first, amount=Fraction(math.floor(shorter)) if whole else shorter)
-    rise = PhaseSpec("warmup", length, share_of("start", start), 1.0)
+    between_ends("warmup_shape", warmup_shape)
+    rise = PhaseSpec("warmup", length, share_of("start", start), 1.0, warmup_shape)
     return rise_and_fall("rewarm", rise, floor, shape)
 
 
@@ -182,6 +189,6 @@ def _periods(periods: int | Sequence[Length]) -> list[Duration]:
     if isinstance(periods, int):
         return [Duration(Fraction(1, periods), "run")] * periods
     lengths = [parse_duration("periods", length) for length in periods]
-    if not lengths or any(length.unit != lengths[0].unit for length in lengths):
+    if not lengths or len({length.unit for length in lengths if length.amount}) > 1:
         raise ValueError(f"periods must all be in one unit, updates or parts of the run or another, got {periods!r}.")
     return lengths

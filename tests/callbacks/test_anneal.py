@@ -6,6 +6,7 @@ import time
 
 import lightning as L
 import pytest
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_llmopt.callbacks import LRSchedule
@@ -218,3 +219,43 @@ def asked(rank, tmp_path, by):
 def test_all_ranks_begin_at_the_same_update(tmp_path, by):
     one, other = on_ranks(2, asked, tmp_path, by)
     assert one == other == pytest.approx(cooled(20, 6, "sqrt"))
+
+
+def test_a_file_from_before_the_run_is_taken_away_with_a_line(tmp_path):
+    (tmp_path / "ANNEAL").touch()
+    with pytest.warns(UserWarning, match="ANNEAL is from before this run, and was taken away. Touch it again"):
+        rates = fit(tmp_path, LRSchedule(constant()), max_steps=9)
+    assert rates == [0.1] * 9
+
+
+def test_several_schedules_cool_together_and_the_run_stops_with_the_last(tmp_path):
+    fast, slow = (Anneal(duration=length, shape="linear") for length in (4, 6))
+    watch = Watch()
+    callbacks = [LRSchedule(constant(), group=0, anneal=fast), LRSchedule(constant(), group="head", anneal=slow)]
+    run = trainer(tmp_path, At(5, (tmp_path / "ANNEAL").touch), *callbacks, watch, max_epochs=-1)
+    run.fit(Regression(), loader(6))
+    assert watch.rates == [
+        pytest.approx([body, head])
+        for body, head in zip([*cooled(5, 4), 0.0, 0.0], cooled(5, 6, base=0.01), strict=True)
+    ]
+
+
+def test_time_that_the_trainer_does_not_have_is_refused(tmp_path):
+    schedule = LRSchedule(constant(), anneal=Anneal(duration="10 s"))
+    with pytest.raises(MisconfigurationException, match=r"takes 10 s, and max_time leaves [\d.]+ s. Shorten it, or"):
+        fit(tmp_path, schedule, At(5, schedule.anneal_now), max_time={"seconds": 3})
+
+
+def test_a_cooldown_that_the_run_does_not_finish_is_said(tmp_path):
+    schedule = LRSchedule(constant(), anneal=Anneal(duration="60 samples"))
+    with pytest.warns(UserWarning, match="after 12 updates of SGD, but the cooldown that was asked for was not"):
+        fit(tmp_path, schedule, At(10, schedule.anneal_now), max_epochs=2)
+
+
+def test_the_finished_model_is_kept_where_checkpoints_are(tmp_path):
+    saves = L.pytorch.callbacks.ModelCheckpoint(tmp_path / "kept", every_n_train_steps=4)
+    schedule = LRSchedule(constant())
+    ask = At(10, lambda: schedule.anneal_now(5))
+    fit(tmp_path, schedule, ask, saves, enable_checkpointing=True)
+    assert (tmp_path / "kept" / "annealed-step=15.ckpt").exists()
+    assert torch.load(tmp_path / "kept" / "annealed-step=15.ckpt", weights_only=True)["global_step"] == 15

@@ -65,7 +65,7 @@ def test_every_branch_is_the_model_that_a_run_of_its_own_would_have_made(tmp_pat
 
     runs.clear()  # a longer one later goes on from the trunk that is there
     more = branch_many(fit, totals=[30, 60], folder=tmp_path / "trunk", warmup=4, decay=0.2)
-    assert runs == [24, 6, 12]
+    assert runs == [8, 6, 12]
     assert torch.equal(more.results[60][1], alone(tmp_path, 60)[1])
 
 
@@ -91,6 +91,7 @@ def test_a_branch_cools_down_and_stops(tmp_path, decay, updates):
     assert rates == pytest.approx([0.1 * (1 - step / updates) for step in range(updates)])
 
 
+@pytest.mark.filterwarnings("ignore:LRSchedule. the run ended after 13 updates of SGD, but the cooldown")
 def test_a_branch_that_is_killed_goes_on(tmp_path):
     path, killed = trunk(tmp_path), tmp_path / "killed.ckpt"
     whole = finish(tmp_path, path, branch(path, decay=8))
@@ -106,7 +107,7 @@ def test_a_branch_that_is_killed_goes_on(tmp_path):
 
     run = trainer(tmp_path, branch(path, decay=8), Kill(), max_epochs=-1)
     run.fit(Regression(), loader(6), ckpt_path=path)
-    assert finish(tmp_path, killed, LRSchedule(constant(warmup=4))) == whole[3:]
+    assert finish(tmp_path, killed, branch(path, decay=8)) == whole[3:]
 
 
 def test_from_a_trunk_that_falls_by_itself(tmp_path):
@@ -149,6 +150,42 @@ def test_two_optimizers_finish_together(tmp_path):
     rates = finish(tmp_path, path, branch(path, decay=5, shape="linear"), Gan())
     assert rates[::2] == pytest.approx([0.04 * (1 - step / 5) for step in range(5)])
     assert rates[1::2] == pytest.approx([0.01 * (1 - step / 5) for step in range(5)])
+
+
+def test_a_trunk_of_another_warmup_is_not_gone_on_from(tmp_path):
+    def fit(callbacks, ckpt_path):
+        trainer(tmp_path, *callbacks, max_epochs=-1).fit(Regression(), loader(60), ckpt_path=ckpt_path)
+
+    branch_many(fit, totals=[10], folder=tmp_path / "trunk", warmup=1)
+    with pytest.raises(ValueError, match=r"the same warmup, got .*, whose trunk was constant\(warmup=1\). Name"):
+        branch_many(fit, totals=[20], folder=tmp_path / "trunk", warmup=2)
+
+
+def test_a_trunk_with_mixed_units_is_looked_at_too(tmp_path):
+    path = trunk(tmp_path, wsd(warmup=2, decay="40 samples"), total=12, stop=9)
+    with pytest.raises(ValueError, match="in a stable phase, got update 9 .* in 'decay'"):
+        branch(path, decay=5)
+
+
+@pytest.mark.parametrize("decay", ["20 samples", "0.2 s"])
+def test_a_fall_may_count_what_the_trunk_did_not(tmp_path, decay):
+    path = trunk(tmp_path)
+    rates = finish(tmp_path, path, branch(path, decay=decay, shape="linear"))
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 0.09
+    assert len(rates) == 5 or decay == "0.2 s"
+
+
+def test_values_of_the_decay_are_for_the_branch_too(tmp_path):
+    class Note(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            seen.append(optimizer.param_groups[0]["weight_decay"])
+
+    seen, module = [], Regression(weight_decay=0.1)
+    path = trunk(tmp_path, module=module)
+    run = trainer(tmp_path, branch(path, decay=3, during={"decay": {"weight_decay": 0.3}}), Note(), max_epochs=-1)
+    run.fit(Regression(weight_decay=0.1), loader(6), ckpt_path=path)
+    assert seen == [0.3] * 3
 
 
 def test_a_warmup_that_the_first_branch_would_leave_from_is_refused(tmp_path):

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_llmopt.callbacks import LRSchedule
 from lightning_llmopt.schedules import constant, linear, wsd, wsd_s
 
-from fitting import Regression, loader, trainer
+from fitting import Gan, Regression, loader, trainer
 
 RECIPE = wsd(warmup=2, decay=4)
 
@@ -69,8 +69,43 @@ def test_after_a_resume_the_values_are_those_of_the_phase(tmp_path, stop):
 def test_a_resumed_run_may_have_other_values(tmp_path):
     path = tmp_path / "stop.ckpt"
     fit(tmp_path, LRSchedule(RECIPE, during={"decay": {"beta2": 0.99}}), adamw(), ["betas"], Save(path, 8))
-    rest = fit(tmp_path, LRSchedule(RECIPE, during={"decay": {"beta2": 0.999}}), adamw(), ["betas"], ckpt_path=path)
+    other = {"during": {"decay": {"beta2": 0.999}}}
+    with pytest.raises(
+        MisconfigurationException, match=r"beta2/AdamW at this update: 0.999, the checkpoint had 0.99 \(\+0.9"
+    ):
+        fit(tmp_path, LRSchedule(RECIPE, **other), adamw(), ["betas"], ckpt_path=path)
+    with pytest.warns(UserWarning, match="beta2/AdamW at this update: 0.999"):
+        rest = fit(tmp_path, LRSchedule(RECIPE, **other, on_change="adopt"), adamw(), ["betas"], ckpt_path=path)
     assert rest[0] == ((0.9, 0.999),)
+    rest = fit(tmp_path, LRSchedule(RECIPE, **other, on_change="keep"), adamw(), ["betas"], ckpt_path=path)
+    assert rest[0] == ((0.9, 0.99),)
+
+
+def test_what_a_phase_had_written_does_not_stay_behind(tmp_path):
+    path = tmp_path / "stop.ckpt"
+    during = {"decay": {"beta2": 0.99, "weight_decay": 0.0}}
+    fit(tmp_path, LRSchedule(RECIPE, during=during), adamw(), ["betas"], Save(path, 8))
+    with pytest.warns(UserWarning, match="beta2/AdamW at this update: 0.95, the checkpoint had 0.99"):
+        rest = fit(
+            tmp_path, LRSchedule(RECIPE, on_change="adopt"), adamw(), ["betas", "weight_decay"], ckpt_path=path
+        )  # fmt: skip
+    assert rest[0] == ((0.9, 0.95), 0.1)
+
+
+def test_only_the_chosen_groups_must_have_it(tmp_path):
+    class Two(Gan):
+        def configure_optimizers(self):
+            sgd = torch.optim.SGD(self.generator.parameters(), lr=0.1)
+            return [sgd, torch.optim.Adam(self.critic.parameters(), lr=0.1)]
+
+    schedule = LRSchedule(wsd(decay="50%"), optimizer=0, during={"decay": {"beta2": 0.5}})
+    with pytest.raises(MisconfigurationException, match="no parameter group has a number 'beta2'. The first has"):
+        trainer(tmp_path, schedule, max_epochs=1).fit(Two(), loader(6))
+
+
+def test_values_without_effect_are_pointed_out(tmp_path):
+    with pytest.warns(UserWarning, match="weight_decay is 0 in every group, so it is switched off and stays so"):
+        fit(tmp_path, LRSchedule(RECIPE, during={"decay": {"weight_decay": 0.3}}), adamw(weight_decay=0.0), ["eps"])
 
 
 def test_a_group_that_has_it_switched_off_keeps_it_so(tmp_path):
@@ -124,14 +159,18 @@ def test_values_that_cannot_be_are_refused(during, message):
     [
         (
             RECIPE,
-            {"cooldown": {"beta2": 0.9}},
-            r"values for a phase 'cooldown', and the schedule has \['warmup', 'stable', 'dec",
+            {"stabel": {"beta2": 0.9}},
+            r"values for a phase 'stabel', and the schedule has \['warmup', 'stable', 'dec",
         ),
-        (lambda step: 1.0, {"decay": {"beta2": 0.9}}, r"values for a phase 'decay', and the schedule has \['anneal'\]"),
+        (
+            lambda step: 1.0,
+            {"warmup": {"beta2": 0.9}},
+            r"values for a phase 'warmup', and the schedule has \['anneal'\]",
+        ),
         (
             RECIPE,
             {"decay": {"beta3": 0.9}},
-            r"during wants 'beta3', and no parameter group has it. The first has \['amsgrad'",
+            r"LRSchedule\(during=...\): no parameter group has a number 'beta3'. The first has numbers at \['eps'",
         ),
     ],
 )

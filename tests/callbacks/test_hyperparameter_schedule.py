@@ -171,7 +171,7 @@ def test_what_is_switched_off_stays_so_and_it_is_said(tmp_path):
         ((3, linear()), {}, r"entry must be the name of a number .*, got 3"),
         (("beta2", linear()), {"between": (0.9, 1.0)}, r"between for 'beta2' must be in \[0, 1\), got 1.0"),
         (("beta2", linear()), {"between": 0.9}, "between must be two values, at the multipliers 0 and 1, got 0.9"),
-        (("beta2", "linear"), {}, "schedule must be a recipe such as wsd"),
+        (("beta2", 3.5), {}, "schedule must be a recipe such as wsd"),
         (("beta2", linear()), {"group": 1.5}, "group must be a position >= 0 or a name, got 1.5"),
     ],
 )
@@ -185,7 +185,7 @@ def test_arguments_that_cannot_be_are_refused(arguments, settings, message):
     [
         (
             [HyperparameterSchedule("dampening", linear())],
-            r"no parameter group has 'dampening'. The first has \['amsgrad'",
+            r"no parameter group has a number 'dampening'. The first has numbers at \['eps'",
         ),
         (
             [HyperparameterSchedule("beta2", Schedule(Phase("up", 5, 1.0, 1.1)))],

@@ -9,7 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_llmopt.callbacks import HyperparameterSchedule, LRSchedule
-from lightning_llmopt.schedules import linear, wsd
+from lightning_llmopt.schedules import constant, inverse_sqrt, linear, wsd
 
 from fitting import Gan, Regression, loader, trainer
 from ranks import on_ranks
@@ -95,3 +95,41 @@ def drawn(rank, tmp_path):
 
 def test_rank_0_draws_it_alone(tmp_path):
     assert on_ranks(2, drawn, tmp_path) == [["lr_schedule.csv", "lr_schedule.png"], []]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "settings"),
+    [
+        (constant(), {"max_epochs": -1}), (lambda step: 1.0, {"max_epochs": -1}),
+        (constant(warmup=5), {"max_epochs": -1}),
+        (inverse_sqrt(warmup=5), {"max_epochs": -1}), (wsd(decay="20%"), {"max_time": {"seconds": 20}}),
+    ],
+)  # fmt: skip
+def test_runs_without_an_end_and_runs_by_the_clock_are_drawn_too(tmp_path, schedule, settings):
+    class Stop(L.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            trainer.should_stop = trainer.global_step >= 3
+
+    trainer(tmp_path, LRSchedule(schedule, preview=True), Stop(), **settings).fit(Regression(), loader(10))
+    assert len(rows(tmp_path / "lr_schedule.csv")) >= 1_000
+
+
+def test_a_schedule_that_the_trainer_does_not_finish_is_pointed_out(tmp_path):
+    schedule = LRSchedule(wsd(), total=100, preview=True)
+    with pytest.warns(UserWarning, match="never reaches 'decay'"):
+        trainer(tmp_path, schedule, max_steps=20).fit(Regression(), loader(10))
+
+
+def test_two_schedules_have_two_pictures_and_odd_names_do_no_harm(tmp_path):
+    module = Regression()
+    configure = module.configure_optimizers
+
+    def named():
+        optimizer = configure()
+        optimizer.param_groups[0]["name"] = "a\nb"
+        return optimizer
+
+    module.configure_optimizers = named
+    callbacks = [LRSchedule(RECIPE, group=0, preview=True), LRSchedule(RECIPE, group="head", preview=True)]
+    trainer(tmp_path, *callbacks, max_epochs=2).fit(module, loader(10))
+    assert {file.name for file in tmp_path.glob("*.png")} == {"lr_schedule-0.png", "lr_schedule-head.png"}

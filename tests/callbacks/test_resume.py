@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
-from lightning_llmopt.schedules import cosine, linear, wsd
+from lightning_llmopt.schedules import constant, cosine, inverse_sqrt, linear, wsd
 
 from fitting import Gan, Regression, Watch, loader, trainer, weights
 from ranks import on_ranks
@@ -224,6 +224,7 @@ def test_epochs_of_another_length_leave_what_is_left_to_the_schedule(tmp_path, s
     assert watch.first == pytest.approx([0.1 * (1 - step / total) for step in range(stop, total)])
 
 
+@pytest.mark.filterwarnings("ignore:LRSchedule. the configuration has changed")
 def test_a_second_fit_from_an_older_checkpoint_takes_its_count(tmp_path):
     run = trainer(tmp_path, SaveAt(tmp_path / "old.ckpt", 2), max_epochs=1)
     run.fit(Regression(), loader(6))
@@ -309,3 +310,84 @@ def test_after_a_real_sigkill_rates_and_weights_go_on_bit_for_bit(tmp_path):
     assert kills >= 3
     assert len(whole) == batches
     assert set(lines_of(file)) == set(whole)
+
+
+def plain_checkpoint(tmp_path):
+    run = trainer(tmp_path, max_steps=5)
+    run.fit(Regression(), loader(6))
+    run.save_checkpoint(tmp_path / "plain.ckpt")
+    return tmp_path / "plain.ckpt"
+
+
+def test_rates_of_a_checkpoint_that_knows_nothing_of_us_do_not_jump_in_silence(tmp_path):
+    path = plain_checkpoint(tmp_path)
+    with pytest.warns(UserWarning, match=r"lr/SGD/group0 at this update: 0.05, the checkpoint had 0.1 \(-50.0%\)"):
+        trainer(tmp_path, LRSchedule(linear()), max_steps=10).fit(Regression(), loader(6), ckpt_path=path)
+    run = trainer(tmp_path, LRSchedule(linear(), on_change="keep"), max_steps=10)
+    with pytest.raises(MisconfigurationException, match=r'on_change="keep"\): the checkpoint has no schedule of LRSch'):
+        run.fit(Regression(), loader(6), ckpt_path=path)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")
+def test_nor_do_those_of_a_schedule_for_another_target(tmp_path):
+    run = trainer(tmp_path, LRSchedule(linear()), SaveAt(tmp_path / "stop.ckpt", 5), max_steps=10)
+    run.fit(Regression(), loader(6))
+    run = trainer(tmp_path, LRSchedule(linear(), optimizer=0), max_steps=20)
+    with pytest.warns(UserWarning, match="lr/SGD/group0 at this update: 0.075, the checkpoint had 0.05"):
+        run.fit(Regression(), loader(6), ckpt_path=tmp_path / "stop.ckpt")
+
+
+def test_a_change_without_a_jump_is_told_and_no_more(tmp_path, caplog):
+    run = trainer(tmp_path, LRSchedule(wsd(decay="20%")), SaveAt(tmp_path / "stop.ckpt", 6), max_epochs=2)
+    run.fit(Regression(), loader(6))
+    with caplog.at_level("INFO"):
+        run = trainer(tmp_path, LRSchedule(wsd(decay="50%")), max_epochs=4)
+        run.fit(Regression(), loader(6), ckpt_path=tmp_path / "stop.ckpt")
+    assert (
+        "no value jumps at this update, but schedule: wsd(decay='50%'), the checkpoint had wsd(decay='20%')"
+        in caplog.text
+    )
+
+
+def test_mixed_units_keep_their_place_in_a_longer_run(tmp_path):
+    recipe = inverse_sqrt(warmup=3, timescale="20 samples", cooldown="20%")
+    run = trainer(tmp_path, LRSchedule(recipe, total="100 samples"), SaveAt(tmp_path / "stop.ckpt", 15), max_epochs=-1)
+    run.fit(Regression(), loader(6))
+    whole, rest = Watch(), Watch()
+    trainer(tmp_path, LRSchedule(recipe, total="160 samples"), whole, max_epochs=-1).fit(Regression(), loader(6))
+    run = trainer(tmp_path, LRSchedule(recipe, total="160 samples"), rest, max_epochs=-1)
+    run.fit(Regression(), loader(6), ckpt_path=tmp_path / "stop.ckpt")
+    assert rest.rates == whole.rates[15:]
+
+
+@pytest.mark.parametrize("module", [Gan, Regression])
+def test_after_an_exception_the_same_trainer_goes_on_counting(tmp_path, module):
+    class Once(Callback):
+        done = False
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 2 and not self.done:
+                self.done = True
+                raise OSError("once")
+
+    schedule, watch = LRSchedule(constant(), total="1000 samples"), Watch()
+    run = trainer(tmp_path, schedule, watch, Once(), max_epochs=2)
+    model = module()
+    with pytest.raises(OSError, match="once"):
+        run.fit(model, loader(6))
+    run.fit(model, loader(6))
+    assert schedule.counts[0] == schedule.state_dict()["clock"]["applied"][0]["samples"] / 4 >= 12
+
+
+def test_a_run_that_has_come_to_its_end_is_not_trained_on(tmp_path):
+    def run(ckpt_path=None):
+        module = Regression()
+        run = trainer(tmp_path, LRSchedule(wsd(decay=4, floor=0.1), total=10), max_epochs=-1)
+        run.fit(module, loader(6), ckpt_path=ckpt_path)
+        return run, weights(module)
+
+    first, before = run()
+    first.save_checkpoint(tmp_path / "end.ckpt")
+    again, after = run(tmp_path / "end.ckpt")
+    assert again.global_step == 10
+    assert torch.equal(before, after)

@@ -12,7 +12,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_llmopt.callbacks import LRSchedule
-from lightning_llmopt.schedules import constant, cosine, linear, wsd
+from lightning_llmopt.schedules import (
+    constant,
+    cosine,
+    cosine_restarts,
+    linear,
+    multi_step,
+    sequence,
+    wsd,
+    wsd_s,
+)
 
 from fitting import Gan, MemoryLogger, Regression, Watch, loader, trainer
 from ranks import on_ranks
@@ -128,7 +137,7 @@ def test_what_cannot_be_counted_is_refused_with_the_way_out(tmp_path):
         fit(tmp_path, LRSchedule(linear(), total="1M tokens"), loader(), Regression(), max_epochs=1)
 
 
-@pytest.mark.parametrize("found", [1.5, "7", None, -1, torch.tensor(1.5), torch.ones(2)])
+@pytest.mark.parametrize("found", [1.5, "7", None, -1, True, torch.tensor(1.5), torch.ones(2), torch.tensor(True)])
 def test_a_count_is_a_whole_number(tmp_path, found):
     schedule = LRSchedule(linear(), total="1M tokens", tokens=lambda batch: found)
     with pytest.raises(MisconfigurationException, match=r"tokens\(batch\) must return a whole number >= 0, got"):
@@ -348,3 +357,78 @@ def test_consumed_tokens_phase_and_progress_are_logged(tmp_path):
     assert list(logger.points["schedule/phase"].values()) == [0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
     assert list(logger.points["schedule/progress"].values()) == pytest.approx([at / 10 for at in range(10)])
     assert list(logger.points["schedule/tokens"].values()) == [20.0 * at for at in range(10)]
+
+
+@pytest.mark.parametrize("settings", [{"max_epochs": 1_000}, {"max_steps": 100_000}])
+@pytest.mark.parametrize("decay", ["30%", 60])
+def test_of_two_limits_the_decay_ends_with_the_one_that_comes_first(tmp_path, settings, decay):
+    recipe = wsd(warmup=4, decay=decay, shape="linear")
+    rates = fit(tmp_path, LRSchedule(recipe), texts([10] * 50), Slow(), max_time={"seconds": 1}, **settings)
+    assert 10 < annealed(rates) < 0.8 * len(rates)
+    long = {"max_time": {"seconds": 30}, "max_steps": 40}
+    schedule = recipe.resolve(total_steps=40) if decay == "30%" else None
+    if schedule is not None:
+        rates = fit(tmp_path, LRSchedule(recipe), texts([10] * 50), Slow(), **long)
+        assert rates == [schedule(step) for step in range(40)]
+
+
+def test_the_decay_by_the_time_goes_on_after_a_resume(tmp_path):
+    path, settings = tmp_path / "stop.ckpt", {"max_time": {"seconds": 1}, "max_steps": 100_000}
+    recipe = wsd(warmup=4, decay="50%", shape="linear")
+
+    class Late(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            late = trainer.global_step > 10 and trainer.optimizers[0].param_groups[0]["lr"] < 0.6
+            if late and not path.exists():
+                trainer.save_checkpoint(path)
+                trainer.should_stop = True
+
+    first = fit(tmp_path, LRSchedule(recipe), texts([10] * 50), Slow(), Late(), **settings)
+    rest = fit(tmp_path, LRSchedule(recipe), texts([10] * 50), Slow(), ckpt_path=path, **settings)
+    assert annealed([*first, *rest]) > 10
+    assert 0.5 < rest[0] <= first[-1]
+
+
+def test_phases_that_turn_out_not_to_fit_are_said_with_the_numbers(tmp_path):
+    schedule = LRSchedule(wsd(warmup=100, decay="20%", shape="linear"), total="700 tokens")
+    message = (
+        "wsd does not fit into the run: warmup had 28 updates of 100 updates when decay had to begin, which goes down"
+    )
+    with pytest.warns(UserWarning, match=message):
+        fit(tmp_path, schedule, texts([10] * 35), max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        wsd(decay="100 tokens"), wsd_s(periods=["200 tokens", "400 tokens"]), cosine_restarts(first_cycle="200 tokens"),
+        sequence(parts=[(linear(), "200 tokens"), (constant(), None)]), multi_step(milestones={"200 tokens": 0.5}),
+    ],
+)  # fmt: skip
+def test_nothing_has_no_unit(tmp_path, recipe):
+    schedule = recipe.resolve(total_steps=600, unit="tokens")
+    rates = fit(tmp_path, LRSchedule(recipe, total="600 tokens"), texts([10] * 30), max_epochs=1)
+    assert rates == pytest.approx([schedule(20 * step, 20) for step in range(30)])
+
+
+def test_a_batch_that_is_skipped_is_not_counted(tmp_path):
+    class Skips(Texts):
+        def on_train_batch_start(self, batch, batch_idx):
+            return -1 if batch_idx == 3 else None
+
+    schedule = LRSchedule(linear(), total="1000 tokens")
+    fit(tmp_path, schedule, texts([10] * 8), Skips(), max_epochs=3)
+    assert schedule.state_dict()["updates"] == [9]
+    assert schedule.state_dict()["clock"]["applied"][0]["tokens"] == 180
+
+
+def test_a_counter_that_fails_is_named(tmp_path):
+    schedule = LRSchedule(linear(), total="1M tokens", tokens=lambda batch: batch["nope"])
+    with pytest.raises(MisconfigurationException, match=r"tokens\(batch\) failed for a dict .*: KeyError\('nope'\)"):
+        fit(tmp_path, schedule, texts([10] * 8), max_epochs=1)
+
+
+def test_a_sum_below_zero_is_refused(tmp_path):
+    schedule = LRSchedule(linear(), total="1M tokens", tokens=lambda batch: torch.tensor(-3))
+    with pytest.raises(MisconfigurationException, match=r"must return a whole number >= 0, got a sum of -3"):
+        fit(tmp_path, schedule, texts([10] * 8), max_epochs=1)

@@ -5,12 +5,13 @@ import math
 
 import pytest
 
-from lightning_llmopt.schedules import RECIPES, cosine, one_cycle, wsd
+from lightning_llmopt.schedules import RECIPES, constant, cosine, linear, one_cycle, piecewise, rewarm, sequence, wsd
 
 NEEDED = {
     "piecewise": {"points": {0: 1.0, 5: 0.5}},
     "cosine_restarts": {"first_cycle": 10},
     "rewarm": {"first_warmup": 10},
+    "sequence": {"parts": [(constant(), None)]},
 }
 BAD = {
     "warmup": [(-1, "warmup must be >= 0, got -1"), ("3 parsecs", "warmup must be updates .*, got '3 parsecs'")],
@@ -25,6 +26,25 @@ BAD = {
     "warmup_shape": [("banana", r"warmup_shape must be one of \[.*\], got 'banana'")],
     "warmup_start": [(-1, r"warmup_start must be a number in \[0, 1\]")],
 }
+
+
+def test_warmup_and_its_shape_are_arguments_of_every_recipe():
+    for name in RECIPES:
+        assert {"warmup", "warmup_shape"} <= takes(
+            name
+        ).keys() or name == "rewarm"  # its warmup is a share of the first
+    assert "warmup_shape" in takes("rewarm")
+
+
+def test_a_warmup_before_pieces_and_parts():
+    curve = piecewise(points={0: 0.5, 8: 0.1}, warmup=4).resolve(total_steps=8)
+    assert [round(curve(step), 3) for step in range(9)] == [0.125, 0.25, 0.375, 0.5, 0.5, 0.4, 0.3, 0.2, 0.1]
+    joined = sequence(parts=[(linear(), 4), (constant(), None)], warmup=2, warmup_shape="square").resolve(
+        total_steps=10
+    )
+    assert [joined(step) for step in range(7)] == [0.25, 1.0, 1.0, 0.75, 0.5, 0.25, 1.0]
+    again = rewarm(first_warmup=8, share=0.5, start=0.2, warmup_shape="exponential").resolve(total_steps=10)
+    assert again(0) == pytest.approx(0.2**0.75)
 
 
 def takes(name):

@@ -152,3 +152,21 @@ def test_is_named_with_its_settings(written, name, settings):
 def test_refuses_what_is_no_shape(written, message):
     with pytest.raises(ValueError, match=message):
         shape_named("shape", written)
+
+
+@pytest.mark.parametrize("power", [0.1, 0.5, 5.0, 10.0, 20.0, 50.0])
+@given(steps=lengths, share=st.integers(0, 10**6))
+def test_high_powers_lose_no_digits(power, steps, share):
+    over = steps * share // 10**6
+    exact = exact_value("polynomial", 1.0, 0.0, over, steps, power)
+    if exact > 1e-300:
+        assert ulps(SHAPES["polynomial"](1.0, 0.0, over, steps, power), exact) <= 4
+
+
+@pytest.mark.parametrize("floor", [1e-30, 1e-12, 1e-8, 0.1])
+@given(steps=lengths, share=st.integers(0, 10**6))
+def test_low_floors_lose_no_digits(floor, steps, share):
+    over = steps * share // 10**6
+    for start, end in ((1.0, floor), (floor, 1.0)):
+        exact = exact_value("exponential", start, end, over, steps)
+        assert ulps(SHAPES["exponential"](start, end, over, steps), exact) <= 4
