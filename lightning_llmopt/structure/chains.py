@@ -1,7 +1,7 @@
 """Which modules of a tree are its repeated blocks: siblings of one type, judged by what is in them."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -55,16 +55,14 @@ def stacks_of(tree: Node) -> list[list[Node]]:
     2. two or more rich siblings of one type under attributes of any name, if none holds a chain in turn;
     3. plain layers of one type that fit one behind the other, if half of the network outside its embeddings is in them.
     """
-    found = _without_copies(list(_outermost(tree, _is_rich_chain)))
+    found = _without_copies(_outermost(tree, _is_rich_chain))
     if found:
         return _largest([[link for part in _opened(chain) for link in _joined(part)] for chain in found])
-    found = list(_outermost(tree, _is_rich_chain, groups=_unnumbered))
+    found = _without_copies(_outermost(tree, _is_rich_chain, groups=_unnumbered))
     if found:
         return _largest([chain.links for chain in found])
-    found = list(_outermost(tree, _is_plain_chain))
-    found = [chain for chain in found if chain.trainable] or found
-    whole = tree.size - sum(node.size for node in tree.walk() if _is_table(node) and not node.again)
-    enough = sum(chain.size for chain in found) >= PLAIN_SHARE * whole
+    found = _without_copies(_outermost(tree, _is_plain_chain))
+    enough = sum(chain.size for chain in found) >= PLAIN_SHARE * _size_in_use(tree, trained=tree.trainable)
     return [chain.links for chain in found] if enough else []
 
 
@@ -199,13 +197,21 @@ def _trainable(stack: list[Node]) -> bool:
     return any(block.trainable for block in stack)
 
 
-def _without_copies(chains: list[Chain]) -> list[Chain]:
+def _without_copies(chains: Iterable[Chain]) -> list[Chain]:
     """Without frozen chains that repeat another one exactly: moving averages, teachers."""
     kept: list[Chain] = []
     for chain in sorted(chains, key=lambda chain: not chain.trainable):
         if chain.trainable or all(chain.signature != other.signature for other in kept):
             kept.append(chain)
     return kept
+
+
+def _size_in_use(node: Node, *, trained: bool) -> int:
+    """Size outside tables and averages; of what is trained only, if anything is."""
+    if _is_table(node) or _is_average(node) or (trained and not node.trainable):
+        return 0
+    below = sum(child.size for child in node.distinct)
+    return node.size - below + sum(_size_in_use(child, trained=trained) for child in node.distinct)
 
 
 def _is_average(node: Node) -> bool:

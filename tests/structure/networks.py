@@ -205,6 +205,27 @@ def gpt2(depth=3):
     return hf.GPT2LMHeadModel(config)
 
 
+def t5():
+    return hf.T5ForConditionalGeneration(
+        hf.T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4, vocab_size=50)
+    )
+
+
+def swin():
+    config = hf.SwinConfig(embed_dim=8, num_heads=[1, 1, 2, 2], image_size=56, **STAGES)
+    return hf.SwinForImageClassification(config)
+
+
+def hf_resnet():
+    config = hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 32, 64], **STAGES)
+    return hf.ResNetForImageClassification(config)
+
+
+def mamba():
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    return hf.MambaForCausalLM(hf.MambaConfig(vocab_size=50, hidden_size=32, num_hidden_layers=3, **ends))
+
+
 MAKERS = {
     "encoder": lambda: nn.TransformerEncoder(transformer_layer(), 3, nn.LayerNorm(16)),
     "decoder": lambda: nn.TransformerDecoder(transformer_layer(nn.TransformerDecoderLayer), 3),
@@ -213,13 +234,13 @@ MAKERS = {
     "gpt2 of one layer": lambda: gpt2(1),
     "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**TEXT)),
     "bert": lambda: hf.BertForSequenceClassification(hf.BertConfig(**TEXT)),
-    "t5": lambda: hf.T5ForConditionalGeneration(hf.T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4, vocab_size=50)),
+    "t5": t5,
     "vit": lambda: hf.ViTForImageClassification(hf.ViTConfig(**HF, image_size=32, patch_size=8)),
-    "swin": lambda: hf.SwinForImageClassification(hf.SwinConfig(embed_dim=8, num_heads=[1, 1, 2, 2], image_size=56, **STAGES)),
+    "swin": swin,
     "convnext": lambda: hf.ConvNextForImageClassification(hf.ConvNextConfig(hidden_sizes=[8, 16, 32, 64], **STAGES)),
     "mixtral": lambda: hf.MixtralForCausalLM(hf.MixtralConfig(**TEXT, num_key_value_heads=4, num_local_experts=4)),
-    "hf resnet": lambda: hf.ResNetForImageClassification(hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 32, 64], **STAGES)),
-    "mamba": lambda: hf.MambaForCausalLM(hf.MambaConfig(**{k: v for k, v in TEXT.items() if k not in HF}, hidden_size=32, num_hidden_layers=3)),
+    "hf resnet": hf_resnet,
+    "mamba": mamba,
     "whisper": whisper,
     "albert": lambda: hf.AlbertModel(hf.AlbertConfig(**TEXT, embedding_size=16)),
     "resnet": ResNet,

@@ -66,6 +66,8 @@ def test_table_counts_every_parameter_once():
 
 
 def test_network_with_lazy_layers_has_a_table():
-    net = nn.Sequential(nn.LazyLinear(8), nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8), 2))
+    net = nn.Sequential(
+        nn.LazyLinear(8), nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), 2)
+    )
     assert "TransformerEncoderLayer" in str(find_blocks(net))
     assert torch.nn.parameter.is_lazy(net[0].weight)

@@ -198,7 +198,7 @@ def test_parallel_heads_are_no_blocks():
 def test_the_heavier_chain_wins_over_the_longer():
     small = nn.ModuleList(nn.TransformerEncoderLayer(4, 2, 4) for _ in range(9))
     large = nn.ModuleList(nn.TransformerEncoderLayer(64, 2, 64) for _ in range(2))
-    names = [block.name for block in find_blocks(nn.ModuleDict({"small": small, "large": large})).blocks]
+    names = [block.name for block in find_blocks(networks.Whole(small=small, large=large)).blocks]
     assert names == ["large.0", "large.1"]
 
 

@@ -13,6 +13,8 @@ from lightning_llmopt.structure.tree import class_of, tree_of
 
 from .networks import ResNet, gpt2
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch.compile's own
+
 
 class FullyShardedDataParallel(nn.Module):
     """What FSDP1 leaves to be seen: a wrapped module whose weights are in one flat parameter.
@@ -22,7 +24,12 @@ class FullyShardedDataParallel(nn.Module):
 
     def __init__(self, module, *, use_orig_params):
         super().__init__()
-        owners = [(owner, name) for owner in module.modules() for name in owner._parameters]
+        owners = [
+            (owner, name)
+            for owner in module.modules()
+            for name, value in owner._parameters.items()
+            if value is not None
+        ]
         flat = nn.Parameter(torch.cat([owner._parameters[name].flatten() for owner, name in owners]).detach())
         flat._param_infos = [SimpleNamespace(module=owner, param_name=name) for owner, name in owners]
         flat._shapes = [owner._parameters[name].shape for owner, name in owners]
@@ -68,7 +75,6 @@ def test_wrapped_network_has_the_structure_of_the_bare_one(wrap):
     bare = find_blocks(encoder())
     model = wrap(encoder())
     structure = find_blocks(model)
-    assert structure == find_blocks(encoder()) or structure.raw_names != bare.raw_names
     assert structure.blocks == bare.blocks
     assert (structure.embedding, structure.head) == (bare.embedding, bare.head)
     assert list(structure.raw_names.values()) == [name for name, _ in model.named_parameters()]
@@ -124,7 +130,7 @@ def test_parametrized_and_fully_sharded_classes_are_the_ones_written():
     layer = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
     assert type(layer) is not nn.Linear
     assert class_of(layer) is nn.Linear
-    assert class_of(type("FSDPResNet", (nn.Module, ResNet), {}).__new__(ResNet)) is ResNet
+    assert class_of(type("FSDPResNet", (ResNet,), {})()) is ResNet  # what fully_shard does
 
 
 def test_zero3_stubs_count_in_full():
