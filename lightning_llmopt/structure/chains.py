@@ -52,7 +52,7 @@ def stacks_of(tree: Node) -> list[list[Node]]:
 
     1. chains of rich modules (:func:`is_rich`) in lists or under numbered attributes. The one with the most parameters
        wins; others count beside it if their blocks are at least a tenth as large. Nested stages are opened;
-    2. two or more rich siblings of one type under attributes of any name, if none holds a chain in turn;
+    2. two or more rich siblings of one type under attributes of any name;
     3. plain layers of one type that fit one behind the other, if half of the network outside its embeddings is in them.
     """
     found = _without_copies(_outermost(tree, _is_rich_chain))
@@ -101,10 +101,10 @@ def _siblings(node: Node) -> list[Chain]:
 
 
 def _unnumbered(node: Node) -> list[Chain]:
-    """Children of one type under attributes of any name, unless one could be a network of its own or its copy."""
+    """Children of one type under attributes of any name, unless one is a frozen copy."""
     groups: dict[object, list[Node]] = {}
     for child in node.distinct:
-        if not isinstance(child.module, LISTS) and not any(_outermost(child, _is_rich_chain)):
+        if not isinstance(child.module, LISTS):
             groups.setdefault(child.kind, []).append(child)
     return [Chain(node, links) for links in groups.values() if len(links) > 1 and len(_trained(links)) == len(links)]
 
@@ -145,8 +145,6 @@ def _opened(chain: Chain) -> list[Chain]:
     stages = [_stage_of(link) for link in chain.links]
     inner = [stage for stage in stages if stage is not None]
     if len(inner) < len(stages) or all(len(stage.links) == 1 for stage in inner):
-        return [chain]
-    if any(set(_kinds(stage)).isdisjoint(_kinds(inner[-1])) for stage in inner):
         return [chain]
     return [part for stage in inner for part in _opened(stage)]
 
@@ -220,10 +218,6 @@ def _is_average(node: Node) -> bool:
 
 def _is_table(node: Node) -> bool:
     return isinstance(node.module, (nn.Embedding, nn.EmbeddingBag))
-
-
-def _kinds(chain: Chain) -> list[object]:
-    return [link.kind for link in chain.links]
 
 
 def _has_matrix(shapes: list[Shape]) -> bool:

@@ -202,11 +202,6 @@ def test_the_heavier_chain_wins_over_the_longer():
     assert names == ["large.0", "large.1"]
 
 
-def test_two_towers_that_both_train_are_two_stacks():
-    towers = nn.ModuleDict({"left": networks.gpt2(2), "right": networks.gpt2(2)})
-    assert len(find_blocks(towers).blocks) == 4
-
-
 def test_frozen_lower_blocks_are_blocks_all_the_same():
     model = networks.gpt2(4)
     model.transformer.h[:2].requires_grad_(False)
@@ -228,3 +223,80 @@ def test_frozen_lower_blocks_are_blocks_all_the_same():
 )
 def test_rich(module, rich):
     assert is_rich(tree_of(module)) is rich
+
+
+def rich_expert():
+    return nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+
+
+def test_experts_with_norms_of_their_own_are_no_blocks():
+    blocks = [networks.MoEBlock() for _ in range(3)]
+    for block in blocks:
+        block.experts = nn.ModuleList(rich_expert() for _ in range(8))
+    assert names_in(nn.ModuleList(blocks)) == ["0", "1", "2"]
+
+
+def names_in(network):
+    return [block.name for block in find_blocks(network).blocks]
+
+
+def test_stages_of_different_blocks_are_opened():
+    stages = [[networks.BasicBlock(16, 16) for _ in range(2)], [networks.transformer_layer() for _ in range(3)]]
+    body = nn.ModuleList(networks.Whole(blocks=nn.ModuleList(stage)) for stage in stages)
+    assert names_in(body) == ["0.blocks.0", "0.blocks.1", "1.blocks.0", "1.blocks.1", "1.blocks.2"]
+
+
+def test_block_of_another_type_at_the_end_of_a_list_belongs_to_it():
+    layers = [*(networks.transformer_layer() for _ in range(2)), networks.BasicBlock(16, 16)]
+    assert names_in(nn.ModuleList(layers)) == ["0", "1", "2"]
+    assert names_in(nn.Sequential(*layers)) == ["0", "1"]
+
+
+def test_one_module_run_many_times_in_a_sequential():
+    layer = networks.transformer_layer()
+    assert names_in(nn.Sequential(nn.Linear(4, 16), layer, layer, layer)) == ["1"]
+
+
+def test_two_modules_of_different_types_are_no_chain():
+    pair = [networks.transformer_layer(), networks.transformer_layer(nn.TransformerDecoderLayer)]
+    with pytest.raises(ValueError, match="No repeated blocks"):
+        find_blocks(nn.ModuleList(pair))
+
+
+def test_tables_are_no_blocks():
+    tables = nn.ModuleList(nn.Embedding(16, 16) for _ in range(3))
+    with pytest.raises(ValueError, match="No repeated blocks"):
+        find_blocks(networks.Whole(tables=tables, out=nn.Linear(16, 2)))
+
+
+def test_layers_that_are_little_of_the_network_are_no_blocks():
+    head = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5))
+    with pytest.raises(ValueError, match="No repeated blocks"):
+        find_blocks(networks.Whole(lstm=nn.LSTM(32, 32), head=head))
+
+
+def test_a_large_table_does_not_hide_the_layers_of_an_mlp():
+    assert names_in(nn.Sequential(nn.Embedding(9999, 8), *networks.mlp())) == ["1", "3", "5"]
+
+
+def test_twins_that_both_train_are_two_stacks():
+    towers = networks.Whole(left=networks.gpt2(2), right=networks.gpt2(2))
+    assert len(find_blocks(towers).blocks) == 4
+
+
+def test_frozen_twin_under_another_name_is_no_block():
+    block = networks.BasicBlock(8, 8)
+    net = networks.Whole(net=block, target=copy.deepcopy(block).requires_grad_(False))
+    assert all(name.startswith("net.") for name in names_in(net))
+
+
+def test_small_student_of_a_large_frozen_teacher_has_blocks():
+    student = nn.ModuleList(nn.TransformerEncoderLayer(4, 2, 4) for _ in range(2))
+    teacher = nn.ModuleList(nn.TransformerEncoderLayer(64, 2, 64) for _ in range(2)).requires_grad_(False)
+    assert names_in(networks.Whole(teacher=teacher, student=student))[-2:] == ["student.0", "student.1"]
+
+
+def test_sequentials_of_different_content_are_no_siblings():
+    stem, head = nn.Sequential(nn.Linear(4, 16), nn.LayerNorm(16), nn.Linear(16, 16)), nn.Sequential(nn.Linear(16, 4))
+    body = nn.Sequential(*(networks.transformer_layer() for _ in range(3)))
+    assert names_in(nn.Sequential(stem, body, head)) == ["1.0", "1.1", "1.2"]

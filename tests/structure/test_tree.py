@@ -82,6 +82,10 @@ def test_wrapped_network_has_the_structure_of_the_bare_one(wrap):
         assert structure.depth_of(raw) == bare.depth_of(clean)
 
 
+def test_names_given_by_wrappers_added_later_are_known():
+    assert find_blocks(encoder()).depth_of("_orig_mod.1.layers.0._checkpoint_wrapped_module.norm1.bias") == 1
+
+
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 def test_modules_of_a_wrapped_network_are_the_bare_blocks(wrap):
     model = encoder()
@@ -145,6 +149,7 @@ def test_repeated_module_is_met_once():
     layer = nn.Linear(2, 2)
     nodes = list(tree_of(nn.Sequential(layer, layer)).walk())
     assert [(node.name, node.again) for node in nodes] == [("", False), ("0", False), ("1", True)]
+    assert nodes[0].size == 6
 
 
 def test_module_that_holds_its_owner_ends():
