@@ -1,0 +1,5 @@
+"""Where the blocks of a network are, and what lies before and after them: a model in, names out."""
+
+from .blocks import Block as Block
+from .blocks import Structure as Structure
+from .find import find_blocks as find_blocks
