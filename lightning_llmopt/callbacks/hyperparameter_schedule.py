@@ -54,7 +54,7 @@ class HyperparameterSchedule(Scheduled):
     def __init__(
         self,
         entry: str,
-        schedule: ScheduleSpec | Schedule | Callable[[int], float] | str | dict[str, Any],
+        schedule: ScheduleSpec | Schedule | str | dict[str, Any] | Callable[[int], float],
         *,
         between: Sequence[float] | None = None,
         total: int | float | str | None = None,

@@ -116,7 +116,7 @@ class LRSchedule(Scheduled):
 
     def __init__(
         self,
-        schedule: ScheduleSpec | Schedule | Callable[[int], float] | str | dict[str, Any],
+        schedule: ScheduleSpec | Schedule | str | dict[str, Any] | Callable[[int], float],
         *,
         total: int | float | str | None = None,
         tokens: Count | None = None,

@@ -2,7 +2,9 @@
 
 import copy
 import pickle
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 
 from lightning_llmopt import callbacks
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, HyperparameterSchedule, LRSchedule
-from lightning_llmopt.schedules import wsd
+from lightning_llmopt.schedules import Anneal, wsd
 
 from fitting import Gan, MemoryLogger, Regression, Watch, loader, trainer
 
@@ -240,6 +242,31 @@ def test_can_be_written_in_yaml(tmp_path, monkeypatch):
     watch = next(callback for callback in cli.trainer.callbacks if isinstance(callback, Watch))
     schedule = wsd(warmup=2, decay="50%", shape="linear", floor=0.1).resolve(total_steps=8)
     assert watch.first == [0.1 * schedule(step) for step in range(8)]
+
+
+DOCUMENTED = re.search(
+    r"```yaml\n(.*?)```", (Path(__file__).parents[2] / "docs" / "schedules.md").read_text(), flags=re.DOTALL
+)[1]
+
+
+class Adam(Regression):
+    def __init__(self):
+        super().__init__(torch.optim.AdamW)
+
+
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")  # Lightning's use of it
+def test_what_the_docs_write_in_yaml_is_read_and_written_back(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(DOCUMENTED)
+    monkeypatch.setattr("sys.argv", ["train.py", "--config", "run.yaml"])
+    settings = {"logger": False, "enable_checkpointing": False, "max_epochs": 1}
+    cli = LightningCLI(Adam, run=False, save_config_callback=None, seed_everything_default=0, trainer_defaults=settings)
+    schedule = next(callback for callback in cli.trainer.callbacks if isinstance(callback, LRSchedule))
+    assert schedule.schedule == wsd(warmup="2%", decay="20%")
+    assert schedule.anneal == Anneal(duration="5%")
+    assert schedule.during == {"decay": {"beta2": 0.99}}
+    assert str(schedule.total) == "10000000000 tokens"
+    assert "recipe: wsd" in cli.parser.dump(cli.config, skip_none=False)
 
 
 def test_a_run_that_fails_leaves_nothing_behind(tmp_path):

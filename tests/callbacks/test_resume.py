@@ -337,16 +337,17 @@ def test_nor_do_those_of_a_schedule_for_another_target(tmp_path):
         run.fit(Regression(), loader(6), ckpt_path=tmp_path / "stop.ckpt")
 
 
-def test_a_change_without_a_jump_is_told_and_no_more(tmp_path, caplog):
+def test_a_change_without_a_jump_is_told_and_no_more(tmp_path, monkeypatch):
     run = trainer(tmp_path, LRSchedule(wsd(decay="20%")), SaveAt(tmp_path / "stop.ckpt", 6), max_epochs=2)
     run.fit(Regression(), loader(6))
-    with caplog.at_level("INFO"):
-        run = trainer(tmp_path, LRSchedule(wsd(decay="50%")), max_epochs=4)
-        run.fit(Regression(), loader(6), ckpt_path=tmp_path / "stop.ckpt")
-    assert (
-        "no value jumps at this update, but schedule: wsd(decay='50%'), the checkpoint had wsd(decay='20%')"
-        in caplog.text
-    )
+    told = []
+    monkeypatch.setattr("lightning_llmopt.callbacks._resume.rank_zero_info", told.append)
+    run = trainer(tmp_path, LRSchedule(wsd(decay="50%")), max_epochs=4)
+    run.fit(Regression(), loader(6), ckpt_path=tmp_path / "stop.ckpt")
+    assert [line.split(": ", 1)[1] for line in told] == [
+        "no value jumps at this update, but schedule: wsd(decay='50%'), the checkpoint had wsd(decay='20%').",
+        "no value jumps at this update, but length of the run: 24 updates, the checkpoint had 12 updates.",
+    ]
 
 
 def test_mixed_units_keep_their_place_in_a_longer_run(tmp_path):
