@@ -8,7 +8,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from .norms import alike
+from ._local import shared_value
 
 
 def check_max_norm(max_norm: float) -> float:
@@ -59,15 +59,20 @@ def clip_coefficient(total: Tensor, *, max_norm: float) -> Tensor:
 def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
     """Multiply every tensor by ``factor`` in place, one fused call for each device and dtype.
 
+    A factor of 1 that lies on CPU is not written: its value can be seen there without a copy.
+
     Args:
-        tensors: Any shapes, dtypes and devices; changed in place.
+        tensors: Any shapes, dtypes and devices, none of them a DTensor; changed in place.
         factor: Shape ``()``.
     """
-    for group in alike(tensors):
-        same = [tensors[index] for index in group]
-        here = factor.to(same[0].device)
-        if same[0].layout == torch.strided:
-            torch._foreach_mul_(same, here)
+    if shared_value(factor) == 1.0:
+        return
+    alike: dict[tuple[torch.device, torch.dtype, torch.layout], list[Tensor]] = {}
+    for tensor in tensors:
+        alike.setdefault((tensor.device, tensor.dtype, tensor.layout), []).append(tensor)
+    for (device, _, layout), same in alike.items():
+        if layout == torch.strided:
+            torch._foreach_mul_(same, factor.to(device))
         else:
             for tensor in same:
-                tensor.mul_(here)
+                tensor.mul_(factor.to(device))
