@@ -83,12 +83,16 @@ LAYERS = (Block, nn.TransformerEncoderLayer)
 
 
 class Subject(L.LightningModule):
-    """A model that predicts tokens; ``shard`` is applied to it where Lightning wants models to be sharded."""
+    """A model that predicts tokens; ``shard`` is applied to it where Lightning wants models to be sharded.
 
-    def __init__(self, model, shard=lambda model, mesh: None):
+    Under DeepSpeed Lightning 2.6.6 divides the loss by ``accumulate_grad_batches`` and DeepSpeed does so once more;
+    ``weight`` makes up for it.
+    """
+
+    def __init__(self, model, shard=lambda model, mesh: None, weight=1.0):
         super().__init__()
         torch.manual_seed(1)
-        self.model, self._shard, self._sharded = MODELS[model](), shard, False
+        self.model, self._shard, self._sharded, self.weight = MODELS[model](), shard, False, weight
 
     def configure_model(self):
         if not self._sharded:
@@ -97,7 +101,7 @@ class Subject(L.LightningModule):
 
     def training_step(self, batch, batch_idx):
         logits = self.model(batch[:, :-1])
-        return nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        return self.weight * nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
     def configure_optimizers(self):
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -186,10 +190,12 @@ class Place:
         strategy: Makes it.
         shard: What ``configure_model`` does.
         same_data: Ranks that share a batch.
+        divides_twice: Whether the loss is divided by ``accumulate_grad_batches`` twice.
     """
 
-    def __init__(self, ranks, strategy, shard=lambda model, mesh: None, same_data=1):
+    def __init__(self, ranks, strategy, shard=lambda model, mesh: None, same_data=1, divides_twice=False):
         self.ranks, self.strategy, self.shard, self.same_data = ranks, strategy, shard, same_data
+        self.divides_twice = divides_twice
 
 
 PLACES = {
@@ -202,9 +208,9 @@ PLACES = {
     "hybrid 2x2": Place(4, model_parallel(4, 1), hybrid),
     "TP 2": Place(2, model_parallel(1, 2), tensor_parallel, same_data=2),
     "FSDP2+TP 2x2": Place(4, model_parallel(2, 2), fsdp2_and_tensor_parallel, same_data=2),
-    "ZeRO-1 2": Place(2, zero(1)),
-    "ZeRO-2 2": Place(2, zero(2)),
-    "ZeRO-3 2": Place(2, zero(3)),
+    "ZeRO-1 2": Place(2, zero(1), divides_twice=True),
+    "ZeRO-2 2": Place(2, zero(2), divides_twice=True),
+    "ZeRO-3 2": Place(2, zero(3), divides_twice=True),
 }
 
 
@@ -215,17 +221,18 @@ def batches(rank=0, ranks=1):
     return DataLoader([batch[rank::ranks] for batch in whole], batch_size=None)
 
 
-def fit(folder, model, *, accumulate=1, max_norm=0.5, place=None, rank=0):
+def fit(folder, model, *, accumulate=1, max_norm=0.2, place=None, rank=0, even=True):
     """Three clipped updates: per-tensor norms, logged points and weights, as plain data."""
     logger, probe = MemoryLogger(), Probe()
     callbacks = [probe, GradientNormMonitor(1), *([GradientNormClip(max_norm)] if max_norm else [])]
     settings = {"logger": logger, "max_steps": UPDATES, "accumulate_grad_batches": accumulate, "max_epochs": 3}
-    data, shard = batches(), lambda model, mesh: None
+    data, shard, weight = batches(), lambda model, mesh: None, 1.0
     if place is not None:
+        weight = accumulate if place.divides_twice and even else 1.0
         settings |= {"strategy": place.strategy(), "devices": place.ranks, "use_distributed_sampler": False}
         data, shard = batches(rank // place.same_data, place.ranks // place.same_data), place.shard
     run = trainer(folder, *callbacks, **settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        run.fit(Subject(model, shard), data)
+        run.fit(Subject(model, shard, weight), data)
     return {"norms": probe.norms, "points": logger.points, "weights": probe.weights, "updates": run.global_step}
