@@ -1,72 +1,9 @@
-"""FSDP1 and DeepSpeed on CPU: small subclasses of Lightning's own strategies, for tests.
+"""FSDP1 and DeepSpeed on CPU, for tests: subclasses of Lightning's own strategies that lift its CUDA-only guards.
 
-Lightning offers both for CUDA only, but what stops them on CPU are a few guards and device indices. Each subclass
-replaces exactly the blocked lines; sharding, communication (gloo) and optimizer steps are the real ones.
-DeepSpeed is an optional package: ``deepspeed_is_here`` says whether its tests can run.
+They are test doubles of the guards and of nothing else: sharding, communication over gloo and optimizer steps are
+the real ones. The self-test that ships with the package needs them too, so they live there.
 """
 
-import argparse
-import importlib
-import os
-import sys
-import warnings
-from importlib.util import find_spec
-
-import torch
-from lightning.fabric.utilities.seed import reset_seed
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy
-from torch.distributed.fsdp import FullyShardedDataParallel
-
-
-class CPUFSDP(FSDPStrategy):
-    """FSDPStrategy as it is, but for ``device_id``: Lightning passes a device index, and the CPU has none."""
-
-    def _setup_model(self, model):
-        return FullyShardedDataParallel(
-            module=model,
-            cpu_offload=self.cpu_offload,
-            mixed_precision=self.mixed_precision_config,
-            sharding_strategy=self.sharding_strategy,
-            device_id=torch.device("cpu"),
-            **self.kwargs,
-        )
-
-
-class CPUDeepSpeed(DeepSpeedStrategy):
-    """DeepSpeedStrategy as it is, but for the guard that wants a CUDA accelerator and two uses of device indices."""
-
-    def setup_environment(self):
-        return DDPStrategy.setup_environment(self)
-
-    def setup_distributed(self):
-        reset_seed()
-        self.set_world_ranks()
-        self._init_deepspeed_distributed()
-
-    def _setup_model_and_optimizer(self, model, optimizer, lr_scheduler=None):
-        import deepspeed
-
-        engine, zero, _, _ = deepspeed.initialize(
-            args=argparse.Namespace(device_rank=self.local_rank),
-            config=self.config,
-            model=model,
-            model_parameters=[parameter for parameter in model.parameters() if parameter.requires_grad],
-            optimizer=optimizer,
-            lr_scheduler=lr_scheduler,
-            dist_init_required=False,
-        )
-        return engine, zero
-
-
-def deepspeed_is_here():
-    """Whether DeepSpeed is installed; if so it is imported, once, without the kernels it would compile (170 s)."""
-    if find_spec("deepspeed") is None:
-        return False
-    if "deepspeed" not in sys.modules:
-        os.environ["DS_ACCELERATOR"] = "cpu"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            importlib.import_module("deepspeed")
-            importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")  # imported anyway, by each process
-        sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None
-    return True
+from lightning_llmopt.selftest._doubles import CPUFSDP as CPUFSDP
+from lightning_llmopt.selftest._doubles import CPUDeepSpeed as CPUDeepSpeed
+from lightning_llmopt.selftest._doubles import deepspeed_is_here as deepspeed_is_here
