@@ -7,6 +7,7 @@ one fused kernel accumulates in fp64, which neither loses digits nor overflows.
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -26,21 +27,24 @@ def local_norms(tensors: Sequence[Tensor], *, p: float) -> Tensor:
         p: Order of the norm, >= 1 or ``math.inf``.
 
     Returns:
-        Shape ``(len(tensors),)``, fp64, on the device of the first tensor; on CPU for no tensors.
+        Shape ``(len(tensors),)``, fp64 (fp32 on devices without it), on the device of the first tensor; on CPU
+        for no tensors.
     """
     if not tensors:
         return torch.zeros(0, dtype=torch.float64)
     buckets = _buckets(tensors)
     found = [_norms_of_alike([tensors[index] for index in bucket], p=p) for bucket in buckets]
     norms = found[0] if len(buckets) == 1 else _in_order(found, buckets, tensors[0].device)
-    if norms.is_cpu and p != math.inf:
-        _repair(norms, tensors, p=p)
+    if norms.is_cpu:
+        norms = norms.double()
+        if p != math.inf:
+            _repair(norms, tensors, p=p)
     return norms
 
 
 def is_wide(tensors: Sequence[Tensor]) -> bool:
     """Whether any of ``tensors`` has more digits than fp32."""
-    return any(tensor.dtype in _WIDE for tensor in tensors)
+    return not {tensor.dtype for tensor in tensors}.isdisjoint(_WIDE)
 
 
 def shared_value(tensor: Tensor) -> float | None:
@@ -59,14 +63,15 @@ def _buckets(tensors: Sequence[Tensor]) -> list[list[int]]:
 
 def _norms_of_alike(tensors: list[Tensor], *, p: float) -> Tensor:
     """Norms of the tensors of one bucket."""
-    if tensors[0].layout != torch.strided:
+    first, alike = tensors[0], True
+    if first.layout != torch.strided:
         tensors = [tensor.coalesce().values() for tensor in tensors]
-    if tensors[0].is_complex():
+        alike = len({tensor.shape for tensor in tensors}) == 1
+    if first.is_complex():
         tensors = [torch.view_as_real(tensor) if p == 2 else tensor.abs() for tensor in tensors]
-    if not tensors[0].is_cpu:
+    if not first.is_cpu:
         return _fused_norms(tensors, p=p)
-    size = tensors[0].numel()
-    alike = len(tensors) == 1 or all(tensor.shape == tensors[0].shape for tensor in tensors[1:])  # values may differ
+    size = first.numel()
     at_once = max(1, _STACK // max(1, size)) if alike and size <= _SMALL else 1
     if at_once >= len(tensors):
         return _norms_of_one_shape(tensors, p=p)
@@ -86,18 +91,24 @@ def _norms_of_one_shape(tensors: list[Tensor], *, p: float) -> Tensor:
     """Norms of CPU tensors of one shape."""
     if not tensors[0].numel():
         return torch.zeros(len(tensors), dtype=torch.float64)
-    stacked = torch.stack(tensors) if len(tensors) > 1 else tensors[0]
-    return _norms_of_rows(stacked.reshape(len(tensors), -1), p=p)
+    joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors) if tensors[0].ndim else torch.stack(tensors)
+    return _norms_of_rows(joined.reshape(len(tensors), -1), p=p)
 
 
 def _in_order(found: list[Tensor], buckets: list[list[int]], device: torch.device) -> Tensor:
     """The norms of all buckets in one vector, in the order of the tensors."""
-    order = [index for bucket in buckets for index in bucket]
-    joined = torch.cat([norms if norms.device == device else norms.to(device) for norms in found])
+    order = tuple([index for bucket in buckets for index in bucket])
+    joined = torch.cat([norms.to(device) for norms in found])
     if device.type == "cpu":
-        return torch.empty_like(joined).index_copy_(0, torch.tensor(order), joined)
+        return joined.new_empty(joined.shape, dtype=torch.float64).index_copy_(0, _index(order), joined.double())
     in_order = dict(zip(order, joined.unbind(), strict=True))  # an index tensor would have to be sent to the device
     return torch.stack([in_order[index] for index in range(len(order))])
+
+
+@lru_cache(maxsize=32)
+def _index(order: tuple[int, ...]) -> Tensor:
+    """``order`` as a tensor: the same in every update."""
+    return torch.tensor(order)
 
 
 def _repair(norms: Tensor, tensors: Sequence[Tensor], *, p: float) -> None:
@@ -112,11 +123,11 @@ def _repair(norms: Tensor, tensors: Sequence[Tensor], *, p: float) -> None:
 
 
 def _norms_of_rows(matrix: Tensor, *, p: float) -> Tensor:
-    """Norm of each row, by pieces of at most ``_ROW`` numbers."""
+    """Norm of each row, by pieces of at most ``_ROW`` numbers: fp32 if that was enough, else fp64."""
     dtype = torch.float32 if matrix.dtype in _HALF else None
     width = matrix.shape[1]
     if width <= _ROW:
-        return torch.linalg.vector_norm(matrix, p, dim=1, dtype=dtype).double()
+        return torch.linalg.vector_norm(matrix, p, dim=1, dtype=dtype)
     over = width % _ROW
     pieces = matrix[:, : width - over] if over else matrix
     norms = torch.linalg.vector_norm(pieces.reshape(len(matrix), -1, _ROW), p, dim=2, dtype=dtype).double()

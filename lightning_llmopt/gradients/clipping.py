@@ -2,7 +2,6 @@
 
 import math
 import reprlib
-from collections.abc import Sequence
 from numbers import Real
 
 import torch
@@ -51,12 +50,11 @@ def clip_coefficient(total: Tensor, *, max_norm: float) -> Tensor:
         >>> clip_coefficient(torch.tensor(4.0), max_norm=1.0)
         tensor(0.2500)
     """
-    coefficient = torch.clamp(check_max_norm(max_norm) / (total + 1e-6), max=1.0)
-    return torch.where(torch.isnan(total), torch.ones_like(coefficient), coefficient)
+    return torch.clamp(check_max_norm(max_norm) / (total + 1e-6), max=1.0).nan_to_num_(nan=1.0)
 
 
 @torch.no_grad()
-def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
+def scale_(tensors: list[Tensor], factor: Tensor) -> None:
     """Multiply every tensor by ``factor`` in place, one fused call for each device and dtype.
 
     A factor of 1 that lies on CPU is not written: its value can be seen there without a copy.
@@ -67,12 +65,16 @@ def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
     """
     if shared_value(factor) == 1.0:
         return
+    if factor.is_cpu and {tensor.is_cpu for tensor in tensors} == {True}:
+        torch._foreach_mul_(tensors, factor)  # takes them one by one, whatever they are
+        return
     alike: dict[tuple[torch.device, torch.dtype, torch.layout], list[Tensor]] = {}
     for tensor in tensors:
         alike.setdefault((tensor.device, tensor.dtype, tensor.layout), []).append(tensor)
     for (device, _, layout), same in alike.items():
+        here = factor.to(device)
         if layout == torch.strided:
-            torch._foreach_mul_(same, factor.to(device))
+            torch._foreach_mul_(same, here)
         else:
             for tensor in same:
-                tensor.mul_(factor.to(device))
+                tensor.mul_(here)

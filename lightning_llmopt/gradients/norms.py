@@ -48,7 +48,7 @@ def tensor_norms(tensors: Sequence[Tensor], *, p: float = 2.0) -> Tensor:
         tensor([5., 0.])
     """
     shards = [shard_of(tensor) for tensor in tensors]
-    return shard_norms(shards, p=p).to(dtype_for(shards))
+    return shard_norms(shards, p=p).to(dtype_for(tensors))
 
 
 @torch.no_grad()

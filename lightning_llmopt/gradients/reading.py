@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .clipping import clip_coefficient, scale_
 from .norms import total_norm
-from .shards import Locate, dtype_for, gradient_shard, shard_norms
+from .shards import Locate, any_sharded, dtype_for, gradient_shard, shard_norms, whole_norms
 
 
 class GradientReading:
@@ -35,6 +35,7 @@ class GradientReading:
         ValueError: If ``p`` is below 1 or no number.
     """
 
+    @torch.no_grad()
     def __init__(
         self,
         parameters: Iterable[Tensor],
@@ -44,17 +45,24 @@ class GradientReading:
         locate: Locate = gradient_shard,
     ) -> None:
         distinct = list(dict.fromkeys(parameters))
-        shards = [locate(parameter) for parameter in distinct]
-        norms = shard_norms(shards, p=p, device=distinct[0].device if distinct else None)
-        if loss_scale is not None:
-            norms = norms / loss_scale.to(norms.device)
-        dtype = dtype_for(shards)
+        device = distinct[0].device if distinct else None
+        self._locate = locate if locate is not gradient_shard or any_sharded(distinct) else None
+        if self._locate is None:  # the usual case, where every microsecond counts
+            gradients = [parameter.grad for parameter in distinct]
+            self.present = tuple([gradient is not None for gradient in gradients])
+            norms = whole_norms(gradients, p=p, device=device)
+        else:
+            shards = [locate(parameter) for parameter in distinct]
+            gradients = [shard.tensor for shard in shards]
+            self.present = tuple([shard.tensor is not None or bool(shard.groups) for shard in shards])
+            norms = shard_norms(shards, p=p, device=device)
+        dtype = dtype_for(gradients)
+        norms = norms if loss_scale is None else norms / loss_scale.to(norms.device)
         self.norms = norms.to(dtype)
-        self.present = tuple(shard.tensor is not None or bool(shard.groups) for shard in shards)
         self.total = total_norm(norms, p=p).to(dtype)
         self.coefficient = torch.ones_like(self.total)
-        self._locate = locate
 
+    @torch.no_grad()
     def clip_(self, parameters: Iterable[Tensor], *, max_norm: float) -> None:
         """Shrink the gradients in place so that their norm is at most ``max_norm``.
 
@@ -68,7 +76,11 @@ class GradientReading:
             ValueError: If ``max_norm`` is not a finite number > 0.
         """
         factor = clip_coefficient(self.clipped, max_norm=max_norm)
-        stored = (self._locate(parameter).stored() for parameter in dict.fromkeys(parameters))
+        distinct = dict.fromkeys(parameters)
+        if self._locate is None:
+            stored = [parameter.grad for parameter in distinct]
+        else:
+            stored = [self._locate(parameter).stored() for parameter in distinct]
         scale_([tensor for tensor in stored if tensor is not None], factor)
         self.coefficient = self.coefficient * factor
 

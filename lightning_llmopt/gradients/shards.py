@@ -46,6 +46,12 @@ class Shard(NamedTuple):
 Locate = Callable[[Tensor], Shard]
 
 
+def dtype_for(tensors: Sequence[Tensor | None]) -> torch.dtype:
+    """What norms are given in: fp32, or fp64 if any tensor has that many digits."""
+    wide = is_wide([tensor for tensor in tensors if tensor is not None])
+    return torch.float64 if wide else torch.float32
+
+
 def shard_of(tensor: Tensor, *, like: Tensor | None = None) -> Shard:
     """Where ``tensor`` lives, as far as torch itself can tell: plain tensors are whole, DTensors say it.
 
@@ -91,23 +97,31 @@ def shard_norms(shards: Sequence[Shard], *, p: float = 2.0, device: torch.device
     Raises:
         ValueError: If ``p`` is below 1 or no number.
     """
-    if not p >= 1:
-        raise ValueError(f"p must be >= 1 or math.inf, got {p!r}.")
-    locals_ = [shard.local() for shard in shards]
-    present = [index for index, local in enumerate(locals_) if local is not None]
-    norms = local_norms([local for local in locals_ if local is not None], p=p)
-    norms = norms if device is None else norms.to(device)
-    if len(present) < len(shards):
-        here = dict(zip(present, norms.unbind(), strict=True))
-        zero = norms.new_zeros(())
-        norms = torch.stack([here.get(index, zero) for index in range(len(shards))])
+    norms = whole_norms([shard.local() for shard in shards], p=p, device=device)
     return _over_groups(norms, [shard.groups for shard in shards], p=p)
 
 
-def dtype_for(shards: Sequence[Shard]) -> torch.dtype:
-    """What norms are given in: fp32, or fp64 if any tensor has that many digits."""
-    wide = is_wide([shard.tensor for shard in shards if shard.tensor is not None])
-    return torch.float64 if wide else torch.float32
+def whole_norms(tensors: Sequence[Tensor | None], *, p: float = 2.0, device: torch.device | None = None) -> Tensor:
+    """As ``shard_norms`` for plain tensors, of which this rank holds everything; ``None`` has norm 0.
+
+    Raises:
+        ValueError: If ``p`` is below 1 or no number.
+    """
+    if not p >= 1:
+        raise ValueError(f"p must be >= 1 or math.inf, got {p!r}.")
+    there = [tensor for tensor in tensors if tensor is not None]
+    norms = local_norms(there, p=p)
+    norms = norms if device is None else norms.to(device)
+    if len(there) == len(tensors):
+        return norms
+    found, zero = iter(norms.unbind()), norms.new_zeros(())
+    return torch.stack([zero if tensor is None else next(found) for tensor in tensors])
+
+
+def any_sharded(tensors: Sequence[Tensor]) -> bool:
+    """Whether any of ``tensors`` is a DTensor."""
+    kinds = {type(tensor) for tensor in tensors}
+    return any(issubclass(kind, DTensor) for kind in kinds)
 
 
 def _over_groups(norms: Tensor, groups: Sequence[tuple[dist.ProcessGroup, ...]], *, p: float) -> Tensor:
