@@ -7,14 +7,15 @@ one fused kernel accumulates in fp64, which neither loses digits nor overflows.
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
 
 _ROW = 256  # numbers to one running fp32 sum on CPU
 _SMALL = 1 << 16  # tensors up to this size are worth copying to save a call
-_STACK = 1 << 20  # numbers in one such copy: 4 MB
+_STACK = 1 << 18  # numbers in one such copy: 1 MB
+_PAGES = 1 << 14  # smaller copies come from memory that the process has already
 _WIDE = (torch.float64, torch.complex128)
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -91,8 +92,27 @@ def _norms_of_one_shape(tensors: list[Tensor], *, p: float) -> Tensor:
     """Norms of CPU tensors of one shape."""
     if not tensors[0].numel():
         return torch.zeros(len(tensors), dtype=torch.float64)
-    joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors) if tensors[0].ndim else torch.stack(tensors)
+    joined = tensors[0] if len(tensors) == 1 else _side_by_side(tensors)
     return _norms_of_rows(joined.reshape(len(tensors), -1), p=p)
+
+
+def _side_by_side(tensors: list[Tensor]) -> Tensor:
+    """Copies of CPU tensors of one shape, shape ``(k * n, ...)``, overwritten by the next call if they are large.
+
+    Memory that is always the same costs no page faults; they would take as long as the copy.
+    """
+    first = tensors[0]
+    numbers = len(tensors) * first.numel()
+    if first.ndim == 0 or not _PAGES < numbers <= _STACK or first.dtype in _WIDE:
+        return torch.cat(tensors) if first.ndim else torch.stack(tensors)
+    place = _scratch(first.dtype)[:numbers].view(-1, *first.shape[1:])
+    return torch.cat(tensors, out=place)
+
+
+@cache
+def _scratch(dtype: torch.dtype) -> Tensor:
+    """Memory for ``_side_by_side``."""
+    return torch.empty(_STACK, dtype=dtype)
 
 
 def _in_order(found: list[Tensor], buckets: list[list[int]], device: torch.device) -> Tensor:

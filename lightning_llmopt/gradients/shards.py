@@ -111,7 +111,8 @@ def whole_norms(tensors: Sequence[Tensor | None], *, p: float = 2.0, device: tor
         raise ValueError(f"p must be >= 1 or math.inf, got {p!r}.")
     there = [tensor for tensor in tensors if tensor is not None]
     norms = local_norms(there, p=p)
-    norms = norms if device is None else norms.to(device)
+    if device is not None and norms.device != device:
+        norms = norms.to(device)
     if len(there) == len(tensors):
         return norms
     found, zero = iter(norms.unbind()), norms.new_zeros(())
