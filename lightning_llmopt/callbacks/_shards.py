@@ -136,11 +136,7 @@ def _zero_1_and_2(zero: Any) -> Locate:
         mapping = getattr(parameter, "_hp_mapping", None)
         if mapping is None:  # all of it lies in the pieces of other ranks
             return Shard(None, groups)
-        gradient = mapping.get_lp_grad_fragment(parameter._index_in_param_group)
-        where = mapping.lp_fragment_address
-        if gradient.numel() != where.numel:  # a whole gradient is kept, of which this rank updates a piece
-            gradient = gradient.view(-1).narrow(0, where.start, where.numel)
-        return Shard(gradient, groups)
+        return Shard(mapping.get_lp_grad_fragment(parameter._index_in_param_group), groups)
 
     return locate
 

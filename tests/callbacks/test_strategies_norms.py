@@ -1,13 +1,15 @@
 """One gradient norm and one clipping on every strategy: real processes against one that holds everything."""
 
+import warnings
 from functools import cache
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor
-from lightning_llmopt.selftest._fits import MAX_NORM, UPDATES, Subject, fit, loader
+from lightning_llmopt.selftest._fits import MAX_NORM, UPDATES, Subject, fit, loader, quiet_trainer
 from lightning_llmopt.selftest._models import MODELS
 from lightning_llmopt.selftest._places import PLACES, Place, fsdp1, zero
 
@@ -110,6 +112,40 @@ def test_lightning_and_deepspeed_both_divide_by_the_window(tmp_path, truth):
     ranks = on_ranks(2, lambda rank: fit(tmp_path, "GPT", accumulate=3, place=place, rank=rank, even=False))
     total = truth("GPT", 3).points["grad_norm/total"]
     assert ranks[0].points["grad_norm/total"][0] == pytest.approx(total[0] / 3, rel=RELATIVE)
+
+
+class FullGradients(Callback):
+    """The norm of all gradients as DeepSpeed itself puts them together, and what the monitor logged for them."""
+
+    def __init__(self):
+        self.norms, self.logged = [], []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        from deepspeed.utils import safe_get_full_grad
+
+        gradients = [safe_get_full_grad(parameter) for parameter in pl_module.parameters() if parameter.requires_grad]
+        self.norms.append(torch.stack([gradient.double().norm() for gradient in gradients]).norm().item())
+
+    def on_train_batch_end(self, trainer, *rest):
+        self.logged.append(trainer.callback_metrics["grad_norm/total"].item())
+
+
+@needs_deepspeed
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_bf16_gradients_of_zero_have_the_norm_of_deepspeeds_own_full_gradients(tmp_path, stage):
+    def fits(rank):
+        full = FullGradients()
+        callbacks = [GradientNormMonitor(1), GradientNormClip(MAX_NORM), full]
+        settings = {"strategy": zero(stage)(), "devices": 2, "precision": "bf16-true", "use_distributed_sampler": False}
+        run = quiet_trainer(tmp_path, callbacks, max_steps=UPDATES, **settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run.fit(Subject("TransformerEncoder"), loader(rank, 2))
+        return full.norms, full.logged
+
+    for norms, logged in on_ranks(2, fits):
+        assert len(norms) == UPDATES
+        assert logged == pytest.approx(norms, rel=RELATIVE)
 
 
 @needs_deepspeed
