@@ -20,7 +20,9 @@ class CallCounter:
 
     Attributes:
         calls: How often each operation was called. ``hidden_reads`` are copies to the host that make no
-            call of their own on CPU: ``Tensor.tolist``, and each tensor in ``torch.tensor([a, b])``.
+            call of their own on CPU: ``Tensor.tolist``, ``Tensor.cpu``, ``Tensor.to("cpu")``, and each tensor in
+            ``torch.tensor([a, b])``. ``Tensor.numpy`` is none: it shows the memory of a CPU tensor, and raises on any
+            other device.
     """
 
     def __init__(self) -> None:
@@ -85,8 +87,13 @@ class _HiddenReads(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Count what ``func`` reads and run it."""
-        if func in (Tensor.tolist, Tensor.numpy):
+        if func in (Tensor.tolist, Tensor.cpu) or (func is Tensor.to and _names_the_host(args, kwargs or {})):
             self._calls["hidden_reads"] += 1
         elif func is torch.tensor and args and isinstance(args[0], list | tuple):
             self._calls["hidden_reads"] += sum(isinstance(entry, Tensor) for entry in args[0])
         return func(*args, **(kwargs or {}))
+
+
+def _names_the_host(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether ``tensor.to(...)`` asks for the CPU by name."""
+    return "cpu" in (*args[1:2], kwargs.get("device"))

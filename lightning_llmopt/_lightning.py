@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException as MisconfigurationException
+from lightning.fabric.utilities.seed import reset_seed as reset_seed
 from lightning.pytorch import Callback as Callback
 from lightning.pytorch import LightningModule as LightningModule
 from lightning.pytorch import Trainer as Trainer
@@ -16,6 +17,11 @@ from lightning.pytorch.callbacks import Checkpoint as Checkpoint
 from lightning.pytorch.callbacks import GradientAccumulationScheduler as GradientAccumulationScheduler
 from lightning.pytorch.callbacks import ProgressBar as ProgressBar
 from lightning.pytorch.callbacks import Timer as Timer
+from lightning.pytorch.loggers import Logger as Logger
+from lightning.pytorch.strategies import DDPStrategy as DDPStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy as DeepSpeedStrategy
+from lightning.pytorch.strategies import FSDPStrategy as FSDPStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy as ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info as rank_zero_info
 from lightning.pytorch.utilities import rank_zero_only as rank_zero_only
 from lightning.pytorch.utilities import rank_zero_warn as rank_zero_warn

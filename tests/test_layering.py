@@ -23,6 +23,7 @@ MAY_IMPORT = {  # beside the standard library and themselves
         "schedules", "structure", "gradients", "optim", "planning", "recipes", "preview",
     },
     "strategies": {"torch", "_lightning", "schedules", "structure", "gradients", "optim", "planning", "recipes"},
+    "selftest": {"torch", "typing_extensions", "_lightning", "deepspeed", "gradients", "callbacks", "strategies"},
 }  # fmt: skip
 THIRD_PARTY = {
     "torch",

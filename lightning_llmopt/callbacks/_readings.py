@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 
 from .._lightning import Callback, Checkpoint, Trainer, loss_scaler
 from ..gradients import GradientReading
-from ._optimizers import index_of, parameters_of
+from ._optimizers import index_of
+from ._shards import engine_loss_scale, gradient_locator, parameters_of_update
 
 
 @dataclass
@@ -32,14 +33,16 @@ def reading_for(trainer: Trainer, optimizer: Optimizer, asker: Callback) -> Grad
     """The norms of the gradients that ``optimizer`` is about to apply, read at most once an update.
 
     Call it once in ``on_before_optimizer_step``. The gradients are read again in one update only if
-    ``asker`` has had this reading already: a closure that runs several times in a step, as in LBFGS.
+    ``asker`` has had this reading already: a closure that runs several times in a step, as in LBFGS. Every rank has to
+    ask at the same updates. Norms stand in the order of ``parameters_of_update``.
     """
     shared = _READINGS.setdefault(trainer, {})
     index = index_of(trainer, optimizer)
     entry = shared.get(index)
     if entry is None or entry.update != trainer.global_step or id(asker) in entry.askers:
-        parameters = parameters_of(optimizer)
-        reading = GradientReading(parameters, loss_scale=_loss_scale(trainer, optimizer, parameters))
+        parameters = parameters_of_update(trainer, optimizer)
+        scale = _loss_scale(trainer, optimizer, parameters)
+        reading = GradientReading(parameters, loss_scale=scale, locate=gradient_locator(trainer))
         entry = shared[index] = _Shared(reading, trainer.global_step)
     entry.askers.add(id(asker))
     return entry.reading
@@ -47,10 +50,12 @@ def reading_for(trainer: Trainer, optimizer: Optimizer, asker: Callback) -> Grad
 
 def _loss_scale(trainer: Trainer, optimizer: Optimizer, parameters: list[Tensor]) -> Tensor | None:
     """The factor still on the gradients: fused optimizers take the fp16 loss scale off inside their step."""
+    if (scale := engine_loss_scale(trainer)) != 1.0:
+        return torch.tensor(scale)
     scaler = loss_scaler(trainer)
     if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
         return None
-    return scaler.scale(parameters[0].new_ones((), dtype=torch.float32))  # stays on the device, unlike get_scale()
+    return scaler.scale(torch.ones((), device=parameters[0].device))  # stays on the device, unlike get_scale()
 
 
 def run_last(trainer: Trainer, callback: Callback) -> None:

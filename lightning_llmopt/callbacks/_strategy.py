@@ -2,7 +2,10 @@
 
 from .._lightning import MisconfigurationException, Trainer
 
-_SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+
+def inherits(strategy: object, names: tuple[str, ...]) -> bool:
+    """Whether ``strategy`` is, or inherits from, a class of one of these names."""
+    return any(ancestor.__name__ in names for ancestor in type(strategy).__mro__)
 
 
 def refuse_strategies(trainer: Trainer, who: str, names: tuple[str, ...], reason: str) -> None:
@@ -11,12 +14,11 @@ def refuse_strategies(trainer: Trainer, who: str, names: tuple[str, ...], reason
     Raises:
         MisconfigurationException: Naming ``who``, the strategy, the reason and both ways out.
     """
-    for ancestor in type(trainer.strategy).__mro__:
-        if ancestor.__name__ in names:
-            raise MisconfigurationException(
-                f"{who} does not support {type(trainer.strategy).__name__} in this version: {reason} "
-                f"Use one device or strategy='ddp', or remove {who} from the callbacks."
-            )
+    if inherits(trainer.strategy, names):
+        raise MisconfigurationException(
+            f"{who} does not support {type(trainer.strategy).__name__} in this version: {reason} "
+            f"Use one device or strategy='ddp', or remove {who} from the callbacks."
+        )
 
 
 def refuse_rate_writers(trainer: Trainer, who: str) -> None:
@@ -32,8 +34,3 @@ def refuse_rate_writers(trainer: Trainer, who: str) -> None:
                 f"Two writers of the learning rate: {who} and {type(callback).__name__}. Remove one of the two from "
                 "the callbacks (lightning.pytorch.callbacks.WeightAveraging averages without touching rates)."
             )
-
-
-def refuse_sharded_gradients(trainer: Trainer, who: str) -> None:
-    """Raise where a rank sees only a part of the gradient, so that its norm would be wrong in silence."""
-    refuse_strategies(trainer, who, _SHARDED, "it shards gradients over ranks, and one rank's part has another norm.")

@@ -12,15 +12,16 @@ from ._bar import hide, show
 from ._log import write
 from ._optimizers import index_of, optimizer_names
 from ._readings import reading_for, run_last
-from ._strategy import refuse_sharded_gradients
+from ._shards import refuse_unknown_shards, update_is_due, warn_of_unsharded
 
 
 class GradientNormMonitor(Callback):
     """Log the norm of the gradient, before and after clipping.
 
-    The norm is that of all gradients of the optimizer that steps, after fp16 unscaling, after every other
-    callback and before our clipping, read once and shared with ``GradientNormClip``. Values stay on the
-    device until a logging step copies all of them at once. Needs no logger.
+    The norm is that of the whole gradient of the optimizer that steps, under every strategy that
+    ``GradientNormClip`` names, after fp16 unscaling, after every other callback and before our clipping, read once
+    and shared with ``GradientNormClip``. Values stay on the device until a logging step copies all of them at
+    once. Needs no logger.
 
     Logged at each logging step, on the x axis of ``self.log``:
 
@@ -37,7 +38,7 @@ class GradientNormMonitor(Callback):
 
     Raises:
         ValueError: If ``every_n_steps`` is not a whole number >= 1.
-        MisconfigurationException: At fit start, if the strategy shards gradients.
+        MisconfigurationException: At fit start, if DeepSpeed offloads the optimizer.
 
     Example:
         >>> GradientNormMonitor(every_n_steps=10).every_n_steps
@@ -57,14 +58,15 @@ class GradientNormMonitor(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse strategies whose gradients this version cannot measure, and move behind those who change them."""
+        """Move behind those who change gradients."""
         if stage == "fit":
-            refuse_sharded_gradients(trainer, "GradientNormMonitor")
             run_last(trainer, self)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the field to the progress bar."""
+        """Look at what the strategy has made of the model, and add the field to the progress bar."""
+        refuse_unknown_shards(trainer, "GradientNormMonitor")
+        warn_of_unsharded(trainer, "GradientNormMonitor")
         self._readings.clear()
         self._names, self._due, self._last = optimizer_names(trainer), {}, {}
         show(trainer, "grad_norm", self._shown)
@@ -73,7 +75,7 @@ class GradientNormMonitor(Callback):
     @not_compiled
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Take a reading if this update is to be logged."""
-        if is_logging_step(trainer, self.every_n_steps):
+        if update_is_due(trainer) and is_logging_step(trainer, self.every_n_steps):
             self._readings[index_of(trainer, optimizer)] = reading_for(trainer, optimizer, self)
 
     @override
@@ -98,7 +100,7 @@ class GradientNormMonitor(Callback):
 
     def _copy_to_host(self) -> None:
         """Turn the readings of this update into numbers, all at once; a bar that is drawn first has done so."""
-        measured = {index: reading for index, reading in sorted(self._readings.items()) if len(reading.norms)}
+        measured = {index: reading for index, reading in sorted(self._readings.items()) if any(reading.present)}
         self._readings.clear()
         if measured:
             self._last = self._due = _metrics(measured, self._names)

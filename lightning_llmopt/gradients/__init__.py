@@ -7,3 +7,8 @@ from .norms import gradients_of as gradients_of
 from .norms import tensor_norms as tensor_norms
 from .norms import total_norm as total_norm
 from .reading import GradientReading as GradientReading
+from .shards import Locate as Locate
+from .shards import Shard as Shard
+from .shards import gradient_shard as gradient_shard
+from .shards import shard_norms as shard_norms
+from .shards import shard_of as shard_of

@@ -2,13 +2,12 @@
 
 import math
 import reprlib
-from collections.abc import Sequence
 from numbers import Real
 
 import torch
 from torch import Tensor
 
-from .norms import alike
+from ._local import shared_value
 
 
 def check_max_norm(max_norm: float) -> float:
@@ -51,22 +50,30 @@ def clip_coefficient(total: Tensor, *, max_norm: float) -> Tensor:
         >>> clip_coefficient(torch.tensor(4.0), max_norm=1.0)
         tensor(0.2500)
     """
-    coefficient = torch.clamp(check_max_norm(max_norm) / (total + 1e-6), max=1.0)
-    return torch.where(torch.isnan(total), torch.ones_like(coefficient), coefficient)
+    return torch.clamp(check_max_norm(max_norm) / (total + 1e-6), max=1.0).nan_to_num_(nan=1.0)
 
 
 @torch.no_grad()
-def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
+def scale_(tensors: list[Tensor], factor: Tensor) -> None:
     """Multiply every tensor by ``factor`` in place, one fused call for each device and dtype.
 
+    A factor of 1 that lies on CPU is not written: its value can be seen there without a copy.
+
     Args:
-        tensors: Any shapes, dtypes and devices; changed in place.
+        tensors: Any shapes, dtypes and devices, none of them a DTensor; changed in place.
         factor: Shape ``()``.
     """
-    for group in alike(tensors):
-        same = [tensors[index] for index in group]
-        here = factor.to(same[0].device)
-        if same[0].layout == torch.strided:
+    if shared_value(factor) == 1.0:
+        return
+    if factor.is_cpu and {tensor.is_cpu for tensor in tensors} == {True}:
+        torch._foreach_mul_(tensors, factor)  # takes them one by one, whatever they are
+        return
+    alike: dict[tuple[torch.device, torch.dtype, torch.layout], list[Tensor]] = {}
+    for tensor in tensors:
+        alike.setdefault((tensor.device, tensor.dtype, tensor.layout), []).append(tensor)
+    for (device, _, layout), same in alike.items():
+        here = factor.to(device)
+        if layout == torch.strided:
             torch._foreach_mul_(same, here)
         else:
             for tensor in same:

@@ -6,45 +6,82 @@ import torch
 from torch import Tensor
 
 from .clipping import clip_coefficient, scale_
-from .norms import gradients_of, tensor_norms, total_norm
+from .norms import total_norm
+from .shards import Locate, any_sharded, dtype_for, gradient_shard, shard_norms, whole_norms
 
 
 class GradientReading:
     """The norms of one update's gradients as they were before anyone clipped them.
 
-    The gradients are read once, here. Nothing is copied to the host, and no gradient is kept alive.
+    They are norms of whole gradients: those of sharded parameters are reduced over their own ranks, so every rank has
+    to take a reading of the same parameters. The gradients are read once, here. Nothing is copied to the
+    host, and no gradient is kept alive.
 
     Args:
-        parameters: The parameters of the update; those without a gradient are left out and those listed
-            twice count once.
+        parameters: The parameters of the update; those listed twice count once.
         loss_scale: Factor that the gradients still carry, shape ``()``; ``None`` if they carry none.
+        p: Order of the norms, >= 1 or ``math.inf``.
+        locate: Where the gradient of a parameter lives; by default in its ``grad``, a plain tensor or a DTensor.
 
     Attributes:
-        norms: L2 norm of each gradient, shape ``(n,)``.
-        total: L2 norm of all of them together, shape ``()``.
+        norms: Norm of each gradient, shape ``(n,)``, in the order in which the ``n`` distinct parameters were first
+            mentioned; 0 for one without a gradient.
+        present: For each of them whether it may have a gradient. One whose gradient is spread over ranks counts as
+            present: another rank may hold all of it.
+        total: Norm of all of them together, shape ``()``.
         coefficient: Product of the factors applied by ``clip_``, shape ``()``, in [0, 1].
+
+    Raises:
+        ValueError: If ``p`` is below 1 or no number.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], *, loss_scale: Tensor | None = None) -> None:
-        norms = tensor_norms(gradients_of(parameters))
-        self.norms = norms if loss_scale is None else norms / loss_scale.to(norms.device)
-        self.total = total_norm(self.norms)
+    @torch.no_grad()
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        *,
+        loss_scale: Tensor | None = None,
+        p: float = 2.0,
+        locate: Locate = gradient_shard,
+    ) -> None:
+        distinct = list(dict.fromkeys(parameters))
+        device = distinct[0].device if distinct else None
+        self._locate = locate if locate is not gradient_shard or any_sharded(distinct) else None
+        if self._locate is None:  # the usual case, where every microsecond counts
+            gradients = [parameter.grad for parameter in distinct]
+            self.present = tuple([gradient is not None for gradient in gradients])
+            norms = whole_norms(gradients, p=p, device=device)
+        else:
+            shards = [locate(parameter) for parameter in distinct]
+            gradients = [shard.tensor for shard in shards]
+            self.present = tuple([shard.tensor is not None or bool(shard.groups) for shard in shards])
+            norms = shard_norms(shards, p=p, device=device)
+        dtype = dtype_for(gradients)
+        norms = norms if loss_scale is None else norms / loss_scale.to(norms.device)
+        self.norms = norms.to(dtype)
+        self.total = total_norm(norms, p=p).to(dtype)
         self.coefficient = torch.ones_like(self.total)
 
+    @torch.no_grad()
     def clip_(self, parameters: Iterable[Tensor], *, max_norm: float) -> None:
         """Shrink the gradients in place so that their norm is at most ``max_norm``.
 
-        Nobody else may have changed them since the reading.
+        Nobody else may have changed them since the reading. On CPU a factor of 1 is not written.
 
         Args:
-            parameters: The same parameters again; their ``grad`` is changed in place.
+            parameters: The same parameters again; their gradients are changed in place.
             max_norm: Largest norm left alone [unit of the unscaled gradient], > 0.
 
         Raises:
             ValueError: If ``max_norm`` is not a finite number > 0.
         """
         factor = clip_coefficient(self.clipped, max_norm=max_norm)
-        scale_(gradients_of(parameters), factor)
+        distinct = dict.fromkeys(parameters)
+        if self._locate is None:
+            stored = [parameter.grad for parameter in distinct]
+        else:
+            stored = [self._locate(parameter).stored() for parameter in distinct]
+        scale_([tensor for tensor in stored if tensor is not None], factor)
         self.coefficient = self.coefficient * factor
 
     @property

@@ -6,7 +6,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor
@@ -115,15 +114,19 @@ def test_two_processes_clip_by_the_norm_of_the_averaged_gradient(tmp_path):
     torch.testing.assert_close(torch.tensor(first[1]), weights(together), rtol=1e-6, atol=1e-7)
 
 
-def test_a_spike_whose_norm_overflows_does_no_harm(tmp_path):
-    class Spikes(Regression):
-        def training_step(self, batch, batch_idx):
-            return super().training_step(batch, batch_idx) * (1e25 if batch_idx == 1 else 1.0)
+def test_a_huge_spike_moves_the_weights_as_any_other_that_is_clipped(tmp_path):
+    """Its squares overflow in fp32; what counts after clipping is its direction."""
 
-    ours, theirs = Spikes(), Spikes()
-    trainer(tmp_path, GradientNormClip(1.0), max_steps=4).fit(ours, loader())
-    trainer(tmp_path, gradient_clip_val=1.0, max_steps=4).fit(theirs, loader())
-    torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-6, atol=1e-7)
+    def fit(spike):
+        class Spikes(Regression):
+            def training_step(self, batch, batch_idx):
+                return super().training_step(batch, batch_idx) * (spike if batch_idx == 1 else 1.0)
+
+        module = Spikes()
+        trainer(tmp_path, GradientNormClip(1.0), max_steps=4).fit(module, loader())
+        return weights(module)
+
+    torch.testing.assert_close(fit(1e25), fit(1e4), rtol=1e-5, atol=1e-6)
 
 
 # clashes and bad values
@@ -145,18 +148,6 @@ def test_a_module_that_clips_by_itself_is_pointed_out(tmp_path):
 
     with pytest.warns(UserWarning, match="Clips.configure_gradient_clipping runs after GradientNormClip"):
         trainer(tmp_path, GradientNormClip(1.0), max_steps=1).fit(Clips(), loader())
-
-
-@pytest.mark.parametrize("name", ["FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"])
-@pytest.mark.parametrize("callback", [GradientNormClip(1.0), GradientNormMonitor()], ids=["clip", "monitor"])
-def test_strategies_that_shard_gradients_are_refused_by_name(tmp_path, name, callback):
-    run = trainer(tmp_path, callback, max_steps=1)
-    run.strategy.__class__ = type(name, (SingleDeviceStrategy,), {})
-    expected = (
-        f"{type(callback).__name__} does not support {name} in this version: it shards .* or strategy='ddp', or remove"
-    )
-    with pytest.raises(MisconfigurationException, match=expected):
-        run.fit(Regression(), loader())
 
 
 @pytest.mark.parametrize("max_norm", [-1, 0, math.nan, math.inf, None, "1.0"])

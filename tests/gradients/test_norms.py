@@ -75,3 +75,47 @@ def test_gradients_are_those_that_exist_once_each():
     found = gradients_of([used, unused, used])
     assert len(found) == 1
     assert found[0] is used.grad
+
+
+@pytest.mark.parametrize("size", [1e30, 1e-30, 1e19, 1e-19, 1e-38])
+@pytest.mark.parametrize("numbers", [3, 257, 100_000])
+def test_huge_and_tiny_numbers_keep_their_norm(size, numbers):
+    torch.manual_seed(0)
+    tensors = [torch.randn(numbers) * size, torch.randn(numbers) * size, torch.ones(7), torch.zeros(5)]
+    norms = tensor_norms(tensors)
+    assert norms.dtype == torch.float32
+    torch.testing.assert_close(norms.double(), exact(tensors).real, rtol=1e-6, atol=0)
+    total = total_norm(tensor_norms(tensors[:2]))
+    torch.testing.assert_close(total.double(), exact(tensors[:2]).real.norm(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_huge_and_tiny_fp64_numbers_keep_their_norm_on_cpu(size):
+    tensor = torch.full((3, 100), size, dtype=torch.float64)
+    assert tensor_norms([tensor]).item() == pytest.approx(300**0.5 * size, rel=1e-12)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64])
+def test_any_order_agrees_with_torch_in_fp64(p, dtype):
+    torch.manual_seed(0)
+    sparse = torch.sparse_coo_tensor([[0, 0, 2]], torch.tensor([3, 1, -3], dtype=dtype), (4,), check_invariants=True)
+    tensors = [torch.randn(size).to(dtype) for size in (1, 0, 255, 256, 70_001)] + [sparse]
+    wide = [tensor.to_dense().to(torch.complex128) for tensor in tensors]
+    expected = [torch.linalg.vector_norm(tensor, p).item() if tensor.numel() else 0.0 for tensor in wide]
+    assert tensor_norms(tensors, p=p).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_constant_numbers_of_every_size_keep_their_digits():
+    """The hardest case for a running sum: every rounding goes the same way."""
+    tensors = [
+        torch.full((size,), value) for size in (100, 256, 1000, 4096, 65_536, 65_537, 1_000_000) for value in (0.1, 0.7)
+    ]
+    torch.testing.assert_close(tensor_norms(tensors).double(), exact(tensors).real, rtol=1e-6, atol=0)
+
+
+def test_order_of_the_tensors_is_kept_whatever_their_shapes():
+    sizes = [3, 5, 3, 70_000, 5, 0, 3, 70_000]
+    tensors = [torch.full((size,), float(index + 1)) for index, size in enumerate(sizes)]
+    expected = [size**0.5 * (index + 1) for index, size in enumerate(sizes)]
+    assert tensor_norms(tensors).tolist() == pytest.approx(expected, rel=1e-6)

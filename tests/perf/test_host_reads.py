@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from benchmarks.opcount import CallCounter
+from benchmarks.opcount import CallCounter, count
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
 from lightning_llmopt.gradients import GradientReading, clip_coefficient, scale_, tensor_norms, total_norm
 from lightning_llmopt.schedules import wsd
@@ -105,3 +105,16 @@ class Looks(Callback):
 def test_the_count_sees_a_callback_that_reads_every_update(tmp_path):
     without, with_look = reads_of_a_fit(tmp_path), reads_of_a_fit(tmp_path, Looks())
     assert [mine - other for mine, other in zip(with_look, without, strict=True)] == [1] * UPDATES
+
+
+@pytest.mark.parametrize(
+    "copy", [torch.Tensor.cpu, lambda tensor: tensor.to("cpu"), lambda tensor: tensor.to(device="cpu")]
+)
+def test_the_count_sees_a_copy_to_the_cpu_even_on_the_cpu(copy):
+    assert count(lambda: copy(torch.ones(3))).host_reads == 1
+
+
+def test_looking_at_memory_that_is_the_hosts_anyway_is_no_copy():
+    assert count(lambda: torch.ones(3).numpy()).host_reads == 0
+    with pytest.raises((RuntimeError, TypeError, NotImplementedError)):
+        torch.ones(3, device="meta").numpy()
