@@ -1,5 +1,6 @@
 """How big gradients are, and making them smaller: tensors in, tensors out."""
 
+from .adagc import AdaGCRule as AdaGCRule
 from .clipping import check_max_norm as check_max_norm
 from .clipping import clip_coefficient as clip_coefficient
 from .clipping import scale_ as scale_
@@ -7,3 +8,4 @@ from .norms import gradients_of as gradients_of
 from .norms import tensor_norms as tensor_norms
 from .norms import total_norm as total_norm
 from .reading import GradientReading as GradientReading
+from .zclip import ZClipRule as ZClipRule
