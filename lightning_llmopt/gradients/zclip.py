@@ -17,7 +17,8 @@ class ZClipRule:
 
     With mean :math:`\mu` and spread :math:`\sigma` of the norms so far, a norm :math:`g` is a spike if
     :math:`z = (g - \mu) / (\sigma + \epsilon) > z_{max}`. Mode ``"adaptive"`` limits it to
-    :math:`\mu + z_{max}^2 \sigma / z` (the worse the spike, the lower), ``"mean"`` to :math:`\mu`, ``"percentile"`` to :math:`\mu + z_{max} \sigma`.
+    :math:`\mu + z_{max}^2 \sigma / z` (the worse the spike, the lower), ``"mean"`` to :math:`\mu`,
+    ``"percentile"`` to :math:`\mu + z_{max} \sigma`.
     The statistics go on with the limited norm, by a moving average of weight ``alpha``; the first
     ``warmup_steps`` norms only make the first statistics. Norms that are not finite change nothing.
 
