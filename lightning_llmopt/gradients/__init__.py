@@ -1,5 +1,6 @@
 """How big gradients are, and making them smaller: tensors in, tensors out."""
 
+from .adagc import AdaGCRule as AdaGCRule
 from .clipping import check_max_norm as check_max_norm
 from .clipping import clip_coefficient as clip_coefficient
 from .clipping import scale_ as scale_
@@ -12,3 +13,4 @@ from .shards import Shard as Shard
 from .shards import gradient_shard as gradient_shard
 from .shards import shard_norms as shard_norms
 from .shards import shard_of as shard_of
+from .zclip import ZClipRule as ZClipRule
