@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
 from .._lightning import MisconfigurationException, Trainer, rank_zero_warn
@@ -178,3 +179,12 @@ def parameters_of_update(trainer: Trainer, optimizer: Optimizer) -> list[Tensor]
     if _zero(trainer) is None:
         return parameters_of(optimizer)
     return [parameter for group in whole_parameters(trainer, optimizer) for parameter in group]
+
+
+def whole_gradients_(parameters: list[Tensor]) -> None:
+    """Make up sums that are still pending in DTensor gradients, in place: their numbers mean nothing before."""
+    for parameter in parameters:
+        gradient = parameter.grad
+        if isinstance(gradient, DTensor) and any(placement.is_partial() for placement in gradient.placements):
+            placements = [Replicate() if place.is_partial() else place for place in gradient.placements]
+            parameter.grad = gradient.redistribute(placements=placements)

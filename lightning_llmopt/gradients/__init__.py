@@ -13,4 +13,7 @@ from .shards import Shard as Shard
 from .shards import gradient_shard as gradient_shard
 from .shards import shard_norms as shard_norms
 from .shards import shard_of as shard_of
+from .units import check_positive as check_positive
+from .units import clip_units_ as clip_units_
+from .units import clip_values_ as clip_values_
 from .zclip import ZClipRule as ZClipRule
