@@ -13,8 +13,8 @@ class ZClip(StatefulClipper):
 
     With mean :math:`\mu` and spread :math:`\sigma` of the norms, a norm :math:`g` is a spike if
     :math:`z = (g - \mu) / \sigma > z_{max}`. The statistics are saved with the checkpoint, one for
-    each optimizer; norms that are not finite, and updates that are called off, do not enter them. Works under every strategy that
-    ``GradientNormClip`` knows; nothing is copied to the host.
+    each optimizer; norms that are not finite, and updates that are called off, do not enter them. Works
+    under every strategy that ``GradientNormClip`` knows; nothing is copied to the host.
 
     Args:
         z_max: Largest z-score left alone [1], > 0.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 _TINY = 1e-6  # under the gradient's norm, as in timm
 
@@ -63,7 +63,8 @@ def clip_units_(parameters: Sequence[Tensor], *, clip_factor: float = 0.01, min_
         limit = clip_factor * weight.clamp(min=min_norm)
         factor = limit / gradient.clamp(min=_TINY)
         factor = torch.where((gradient > limit) & torch.isfinite(gradient), factor, torch.ones_like(factor))
-        part.gradient.mul_(factor.to(part.gradient.dtype).view(-1, *[1] * (part.gradient.ndim - 1)))
+        shape = (-1, *[1] * (part.gradient.ndim - 1)) if part.gradient.ndim else ()
+        part.gradient.mul_(factor.to(part.gradient.dtype).view(shape))
 
 
 @torch.no_grad()
@@ -110,7 +111,7 @@ def _parts_of(parameter: Tensor) -> _Parts:
     whole: Any = parameter.detach()
     mesh, groups = parameter.device_mesh, []
     for dim, placement in enumerate(parameter.placements):
-        whole_rows = parameter.ndim > 1 and isinstance(placement, Shard) and placement.dim == 0
+        whole_rows = parameter.ndim > 1 and getattr(placement, "dim", None) == 0  # a strided shard is no Shard
         if not placement.is_replicate() and not whole_rows and mesh.size(dim) > 1:
             groups.append(mesh.get_group(dim))
     return _Parts(whole.to_local(), gradient.to_local(), tuple(groups))

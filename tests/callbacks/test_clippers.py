@@ -188,9 +188,7 @@ def test_the_loss_scale_of_a_fused_optimizer_is_taken_into_account(tmp_path, mak
 @every_clipper
 def test_two_clippers_are_refused(tmp_path, make):
     run = trainer(tmp_path, make(), GradientNormClip(1.0), max_steps=2)
-    with pytest.raises(
-        MisconfigurationException, match="Two clippers: .* and GradientNormClip. Remove GradientNormClip, or"
-    ):
+    with pytest.raises(MisconfigurationException, match="Two clippers: .* and GradientNormClip. Remove Grad"):
         run.fit(Regression(), loader())
     run = trainer(tmp_path, make(), max_steps=2, gradient_clip_val=1.0)
     with pytest.raises(MisconfigurationException, match=r"Two clippers: .* and Trainer\(gradient_clip_val=1.0\)"):
@@ -208,7 +206,7 @@ def test_two_clippers_are_refused(tmp_path, make):
         (lambda: GradientNormClip(1.0, per_group={"a": 0}), r"per_group\['a'\]: max_norm must be a finite number > 0"),
         (
             lambda: GradientNormClip(1.0, per_group=[1.0]),
-            "per_group must be True, False or a dict from groups to norms",
+            "per_group must be True, False or a dict from groups",
         ),
         (lambda: ZClip(0), "z_max must be a finite number > 0, got 0"),
         (lambda: AdaGC(1.0), "relative must be a finite number > 1, got 1.0"),
@@ -221,14 +219,10 @@ def test_settings_that_cannot_be_are_refused(make, message):
 
 def test_what_is_not_there_is_refused_at_fit_start(tmp_path):
     run = trainer(tmp_path, GradientNormClip(1.0, per_group={"tail": 1.0}), max_steps=2)
-    with pytest.raises(
-        MisconfigurationException, match=r"there is no group 'tail'. The groups are \[\['group0', 'head'\]\]"
-    ):
+    with pytest.raises(MisconfigurationException, match=r"no group 'tail'. The groups are \[\['group0', 'head'\]\]"):
         run.fit(Regression(), loader())
     run = trainer(tmp_path, AdaptiveGradientClip(exclude=["tail.*"]), max_steps=2)
-    with pytest.raises(
-        MisconfigurationException, match=r"exclude='tail.\*' matches no parameter. There are \['body.bias'"
-    ):
+    with pytest.raises(MisconfigurationException, match=r"exclude='tail.\*' matches no parameter. There are \['body"):
         run.fit(Regression(), loader())
 
 
