@@ -52,6 +52,11 @@ def update_is_due(trainer: Trainer) -> bool:
     return bool(_engine(trainer).is_gradient_accumulation_boundary())
 
 
+def has_engine(trainer: Trainer) -> bool:
+    """Whether DeepSpeed's engine steps, which keeps gradients where nobody else sees them."""
+    return inherits(trainer.strategy, _DEEPSPEED)
+
+
 def engine_loss_scale(trainer: Trainer) -> float:
     """The factor that DeepSpeed's own fp16 scaler leaves on the gradients."""
     return float(getattr(_zero(trainer), "loss_scale", 1.0))

@@ -3,7 +3,6 @@
 import math
 from functools import cache
 
-import lightning as L
 import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
@@ -18,52 +17,16 @@ from lightning_llmopt.callbacks import (
     LRSchedule,
     ZClip,
 )
-from lightning_llmopt.gradients import AdaGCRule, ZClipRule
 from lightning_llmopt.schedules import constant
 from lightning_llmopt.selftest._fits import fit
 from lightning_llmopt.selftest._places import PLACES
 
+from clips import CLIPPERS, clipped, norm
 from doubles import deepspeed_is_here
-from fitting import Gan, MemoryLogger, Regression, loader, trainer
+from fitting import Gan, Regression, loader, trainer
 from ranks import on_ranks
 
-CLIPPERS = {
-    "norm": lambda: GradientNormClip(0.1),
-    "group": lambda: GradientNormClip(0.1, per_group=True),
-    "value": lambda: GradientValueClip(0.01),
-    "agc": lambda: AdaptiveGradientClip(0.01),
-    "zclip": lambda: ZClip(1.5, warmup_steps=2, max_norm=0.2),
-    "adagc": lambda: AdaGC(warmup_steps=1, max_norm=0.2),
-}
 every_clipper = pytest.mark.parametrize("make", CLIPPERS.values(), ids=CLIPPERS.keys())
-
-
-class Gradients(L.Callback):
-    """What the optimizer's step really gets."""
-
-    def __init__(self):
-        self.raw, self.seen = [], []
-
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        self.raw.append({name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None})
-
-    def on_before_zero_grad(self, trainer, pl_module, optimizer):
-        gradients = {name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None}
-        if gradients and len(self.seen) < len(self.raw):
-            self.seen.append(gradients)
-
-
-def clipped(tmp_path, clipper, updates=8, module=None, **settings):
-    watch, logger = Gradients(), MemoryLogger()
-    settings = {"max_steps": updates, "logger": logger, "log_every_n_steps": 1, **settings}
-    run = trainer(tmp_path, clipper, GradientNormMonitor(), watch, **settings)
-    run.fit(module or Regression(), loader(4))
-    seen = [*watch.seen, {name: p.grad for name, p in run.lightning_module.named_parameters() if p.grad is not None}]
-    return watch.raw, seen[: len(watch.raw)], logger.points
-
-
-def norm(gradients):
-    return math.sqrt(sum(float(gradient.double().pow(2).sum()) for gradient in gradients.values()))
 
 
 @every_clipper
@@ -77,13 +40,6 @@ def test_the_tags_are_the_norms_before_and_after(tmp_path, make):
     assert min(points["grad_norm/clip_coefficient"].values()) < 0.9
 
 
-def test_value_clip_is_torchs_clamp(tmp_path):
-    raw, seen, _ = clipped(tmp_path, GradientValueClip(0.01))
-    for before, after in zip(raw, seen, strict=True):
-        for name in before:
-            assert torch.equal(after[name], before[name].clamp(-0.01, 0.01))
-
-
 def test_groups_are_clipped_by_norms_of_their_own(tmp_path):
     raw, seen, _ = clipped(tmp_path, GradientNormClip(0.05, per_group={"head": 0.02}))
     for before, after in zip(raw, seen, strict=True):
@@ -92,61 +48,6 @@ def test_groups_are_clipped_by_norms_of_their_own(tmp_path):
             factor = min(1.0, limit / (norm(group) + 1e-6))
             for name, gradient in group.items():
                 assert after[name] == pytest.approx(gradient * factor, rel=1e-5)
-
-
-def test_adaptive_clip_keeps_every_unit_below_its_ratio(tmp_path):
-    weights = []
-
-    class Weights(L.Callback):
-        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-            weights.append({name: parameter.detach().clone() for name, parameter in pl_module.named_parameters()})
-
-    watch = Gradients()
-    run = trainer(tmp_path, AdaptiveGradientClip(0.01, exclude=["head.*"]), Weights(), watch, max_steps=4)
-    run.fit(Regression(), loader(4))
-    seen = [*watch.seen, {name: p.grad for name, p in run.lightning_module.named_parameters()}][:4]
-    for before, after, held in zip(watch.raw, seen, weights, strict=True):
-        assert torch.equal(after["head.weight"], before["head.weight"])
-        limit = 0.01 * held["body.weight"].norm(dim=1, keepdim=True).clamp(min=1e-3)
-        size = before["body.weight"].norm(dim=1, keepdim=True)
-        expected = torch.where(size > limit, before["body.weight"] * (limit / size), before["body.weight"])
-        assert after["body.weight"] == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("stop", [0, 3])
-def test_zclip_follows_its_rule_and_goes_on_after_a_resume(tmp_path, stop):
-    make = lambda: ZClip(0.5, warmup_steps=3, max_norm=None)  # noqa: E731
-    if not stop:
-        raw, seen, _ = clipped(tmp_path, make(), updates=12)
-        rule = ZClipRule(0.5, warmup_steps=3, max_norm=None)
-        state, spikes = rule.start(), 0
-        for before, after in zip(raw, seen, strict=True):
-            state, limit = rule(state, torch.tensor(norm(before)))
-            spikes += float(limit) < norm(before)
-            assert norm(after) == pytest.approx(min(norm(before), float(limit)), rel=1e-4)
-        assert spikes >= 2
-        return
-    whole, rest = make(), make()
-    trainer(tmp_path, whole, max_steps=12).fit(Regression(), loader(12))
-    first = trainer(tmp_path, make(), max_steps=5)
-    first.fit(Regression(), loader(12))
-    first.save_checkpoint(tmp_path / "stop.ckpt")
-    assert torch.load(tmp_path / "stop.ckpt", weights_only=True)["callbacks"]["ZClip"]["states"][0][0] == 5
-    same = list(loader(12))[5:]
-    run = trainer(tmp_path, rest, max_steps=12)
-    run.fit(Regression(), torch.utils.data.DataLoader(same, batch_size=None), ckpt_path=tmp_path / "stop.ckpt")
-    assert rest.state_dict()["states"][0][0] == 12
-
-
-def test_adagc_follows_its_rule(tmp_path):
-    raw, seen, _ = clipped(tmp_path, AdaGC(1.01, warmup_steps=2, max_norm=0.3), updates=10)
-    rule = AdaGCRule(1.01, warmup_steps=2, max_norm=0.3)
-    state = rule.start(4).double()
-    for before, after in zip(raw, seen, strict=True):
-        norms = torch.tensor([float(gradient.double().norm()) for gradient in before.values()], dtype=torch.float64)
-        state, factors = rule(state, norms)
-        for (name, gradient), factor in zip(before.items(), factors, strict=True):
-            assert after[name] == pytest.approx(gradient * float(factor), rel=1e-4)
 
 
 class Spoils(Regression):
