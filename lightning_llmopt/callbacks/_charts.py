@@ -1,16 +1,12 @@
 """Which scalars TensorBoard's custom-scalars page shows on one chart."""
 
-from typing import Any
-
 from .._lightning import Trainer
 
 _RATES = {"LRSchedule": "lr/.*", "LearningRateMonitor": "lr-.*"}  # who writes learning rates, and under which tags
 
-Layout = dict[str, dict[str, list[Any]]]
 
-
-def charts_of(trainer: Trainer, *, per_layer: bool) -> Layout:
-    """The charts of a run, for ``SummaryWriter.add_custom_scalars``. Tags are regular expressions there.
+def charts_of(trainer: Trainer, *, per_layer: bool) -> dict[str, list[str]]:
+    """The charts of a run: under the title of each, regular expressions of the tags on it.
 
     Args:
         trainer: The Trainer, with its callbacks.
@@ -25,4 +21,4 @@ def charts_of(trainer: Trainer, *, per_layer: bool) -> Layout:
     names = {type(callback).__name__ for callback in trainer.callbacks}  # type: ignore[attr-defined]
     if rates := [tags for name, tags in _RATES.items() if name in names]:
         charts["learning rate"] = rates
-    return {"training": {title: ["Multiline", tags] for title, tags in charts.items()}}
+    return charts

@@ -1,5 +1,6 @@
 """Writing metrics through the Trainer's loggers."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakSet
@@ -29,17 +30,25 @@ def write_histogram(trainer: Trainer, tag: str, values: Sequence[float]) -> None
 
     def hand_over(logger: Logger) -> None:
         if add := getattr(getattr(logger, "experiment", None), "add_histogram", None):
-            add(tag, numpy.asarray(values), global_step=logger_step(trainer))
+            add(_prefix(logger) + tag, numpy.asarray(values), global_step=logger_step(trainer))
 
     _with_loggers(trainer, f"log {tag}", hand_over)
 
 
-def write_layout(trainer: Trainer, layout: Mapping[str, Any]) -> None:
-    """Tell every logger that can take it, as TensorBoard does, which scalars go on one chart."""
+def write_layout(trainer: Trainer, title: str, charts: Mapping[str, Sequence[str]]) -> None:
+    """Tell every logger that can take it, as TensorBoard does, which scalars go on one chart.
+
+    Args:
+        trainer: The Trainer.
+        title: Title of all charts together.
+        charts: Under the title of each chart, regular expressions that the tags on it begin with.
+    """
 
     def hand_over(logger: Logger) -> None:
         if add := getattr(getattr(logger, "experiment", None), "add_custom_scalars", None):
-            add(layout)
+            prefix = re.escape(_prefix(logger))
+            lines = {name: ["Multiline", [prefix + tag for tag in tags]] for name, tags in charts.items()}
+            add({title: lines})
 
     _with_loggers(trainer, "arrange charts", hand_over)
 
@@ -64,9 +73,15 @@ def _write(logger: Logger, metrics: Mapping[str, float], step: int) -> None:
         return
     from tensorboard.compat.proto.summary_pb2 import Summary  # there, and imported, wherever there is such a writer
 
-    prefix = f"{logger._prefix}{logger.LOGGER_JOIN_CHAR}" if logger._prefix else ""  # type: ignore[attr-defined]
+    prefix = _prefix(logger)
     values = [Summary.Value(tag=prefix + tag, simple_value=value) for tag, value in metrics.items()]
     writer.add_summary(Summary(value=values), step)
+
+
+def _prefix(logger: Logger) -> str:
+    """What a logger that was given a prefix puts before each tag."""
+    prefix = getattr(logger, "_prefix", "")
+    return f"{prefix}{logger.LOGGER_JOIN_CHAR}" if prefix else ""  # type: ignore[attr-defined]
 
 
 def _event_writer(logger: Logger) -> Any | None:

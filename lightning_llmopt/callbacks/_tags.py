@@ -65,7 +65,5 @@ def to_host(found: dict[int, Numbers], optimizers: list[str]) -> dict[str, float
     device = next(iter(found.values())).values[0].device
     values = torch.cat([value.to(device) for numbers in found.values() for value in numbers.values]).tolist()
     suffixes = [f"/{optimizers[index]}" if len(optimizers) > 1 else "" for index in found]
-    tags = [
-        f"{tag}{suffix}" for suffix, numbers in zip(suffixes, found.values(), strict=True) for tag in numbers.tags
-    ]
+    tags = [f"{tag}{suffix}" for suffix, numbers in zip(suffixes, found.values(), strict=True) for tag in numbers.tags]
     return dict(zip(tags, values, strict=True))

@@ -151,7 +151,7 @@ class GradientNormMonitor(Callback):
         self._names = optimizer_names(trainer)
         self._bar_may_measure = trainer.world_size == 1 or not self._watches_weights
         show(trainer, "grad_norm", self._shown)
-        write_layout(trainer, charts_of(trainer, per_layer=self.per_layer))
+        write_layout(trainer, "training", charts_of(trainer, per_layer=self.per_layer))
 
     @override
     @not_compiled

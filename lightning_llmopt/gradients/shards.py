@@ -152,9 +152,7 @@ def _over_groups(norms: Tensor, groups: Sequence[tuple[dist.ProcessGroup, ...]],
     return _reduced(norms**p, groups, dist.ReduceOp.SUM) ** (1 / p)
 
 
-def _reduced(
-    entries: Tensor, groups: Sequence[tuple[dist.ProcessGroup, ...]], op: dist.ReduceOp.RedOpType
-) -> Tensor:
+def _reduced(entries: Tensor, groups: Sequence[tuple[dist.ProcessGroup, ...]], op: dist.ReduceOp.RedOpType) -> Tensor:
     """Combine the ranks' entries. Groups come in the order of the tensors, which is the same on every rank."""
     for group in dict.fromkeys(group for some in groups for group in some):
         chosen = [index for index, some in enumerate(groups) if group in some]

@@ -7,6 +7,7 @@ import warnings
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -180,7 +181,9 @@ def test_a_network_without_blocks_is_refused_at_fit_start(tmp_path):
 
 
 def test_blocks_without_layers_are_refused():
-    with pytest.raises(ValueError, match=r"blocks says what the layers are and needs per_layer=True, got blocks=\['a'\]"):
+    with pytest.raises(
+        ValueError, match=r"blocks says what the layers are and needs per_layer=True, got blocks=\['a'\]"
+    ):
         GradientNormMonitor(blocks=["a"])
 
 
@@ -222,26 +225,26 @@ def test_parameters_that_come_later_are_counted(tmp_path):
     assert logger.points["grad_norm/parameter/head.weight"].keys() == {2, 3}
 
 
-def test_under_fp16_scaling_norms_are_of_the_unscaled_gradient(tmp_path):
-    class Scales(L.Callback):
-        """As a scaler does that unscales inside a fused step: AdamW(fused=True) with GradScaler."""
-
+@pytest.mark.parametrize("fused", [False, True])
+def test_under_fp16_norms_are_of_the_unscaled_gradient(tmp_path, fused):
+    precision = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
     points = []
-    for optimizer in (torch.optim.AdamW, functools.partial(torch.optim.AdamW, fused=True)):
+    for settings in ({"plugins": precision}, {}):
         logger = MemoryLogger()
-        run = trainer(tmp_path, GradientNormMonitor(1, per_layer=True), logger=logger, max_steps=2)
-        run.fit(Layers(optimizer), loader())
+        run = trainer(tmp_path, GradientNormMonitor(1, per_layer=True), logger=logger, max_steps=1, **settings)
+        run.fit(Layers(fused=fused), loader())
         points.append(logger.points)
-    assert points[0].keys() == points[1].keys()
-    for tag, expected in points[0].items():
-        assert points[1][tag] == pytest.approx(expected, rel=1e-4)
+    scaled, plain = points
+    assert scaled.keys() == plain.keys()
+    for tag, expected in plain.items():
+        assert scaled[tag] == pytest.approx(expected, rel=2e-2), tag
 
 
 def test_a_resumed_run_logs_what_the_other_would_have(tmp_path):
     def fit(steps, **resume):
         logger = MemoryLogger()
         run = trainer(tmp_path, GradientNormMonitor(1, **EVERYTHING), logger=logger, max_steps=steps)
-        run.fit(Layers(), loader(), **resume)
+        run.fit(Layers(), loader(3), **resume)  # an epoch: Lightning does not skip what was seen of one
         return run, logger.points
 
     _, whole = fit(6)
@@ -307,7 +310,7 @@ def test_flat_parameters_of_fsdp_are_refused_where_layers_are_asked_for(tmp_path
         )
         with pytest.raises(MisconfigurationException) as caught, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            run.fit(Subject("GPT"), tokens(rank, 2))
+            run.fit(Subject("TransformerEncoder"), tokens(rank, 2))
         return str(caught.value)
 
     assert set(on_ranks(2, attempt)) == {
@@ -349,16 +352,16 @@ def test_tensorboard_gets_all_scalars_a_histogram_and_charts_of_tags_that_exist(
     logger, memory = TensorBoardLogger(tmp_path, prefix="p"), MemoryLogger()
     run = trainer(
         tmp_path, GradientNormMonitor(1, **EVERYTHING), L.pytorch.callbacks.LearningRateMonitor(),
-        logger=[logger, memory], log_every_n_steps=1, max_steps=3,
+        logger=logger, log_every_n_steps=1, max_steps=3,
     )  # fmt: skip
     run.fit(Layers(), loader())
+    trainer(tmp_path, GradientNormMonitor(1, **EVERYTHING), logger=memory, max_steps=3).fit(Layers(), loader())
     logger.finalize("success")
     events = read(logger.log_dir)
-    for tag in memory.points:
-        if not tag.startswith("lr"):
-            points = {event.step: event.value for event in events.Scalars(f"p-{tag}")}
-            assert points == pytest.approx(memory.points[tag], rel=1e-6)
-    assert [event.step for event in events.Histograms("grad_norm/histogram")] == [0, 1, 2]
+    for tag, expected in memory.points.items():
+        points = {event.step: event.value for event in events.Scalars(f"p-{tag}")}
+        assert points == pytest.approx(expected, rel=1e-6)
+    assert [event.step for event in events.Histograms("p-grad_norm/histogram")] == [0, 1, 2]
     layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
     assert charts.keys() == {
@@ -398,10 +401,16 @@ def test_csv_has_a_column_for_each(tmp_path):
     assert {"grad_norm/layer/blocks.1", "update_ratio/head", "moment_norm/exp_avg/total"} <= set(header)
 
 
-class Fails(MemoryLogger):
-    @property
-    def experiment(self):
+class FailingWriter:
+    def add_custom_scalars(self, layout):
         raise OSError("no server")
+
+    def add_histogram(self, *args, **kwargs):
+        raise OSError("no server")
+
+
+class Fails(MemoryLogger):
+    experiment = FailingWriter()
 
     def log_metrics(self, metrics, step=None):
         raise OSError("no server")
