@@ -71,7 +71,7 @@ def _write(logger: Logger, metrics: Mapping[str, float], step: int) -> None:
     if writer is None:
         logger.log_metrics(dict(metrics), step=step)
         return
-    from tensorboard.compat.proto.summary_pb2 import Summary  # there, and imported, wherever there is such a writer
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]  # imported by the writer
 
     prefix = _prefix(logger)
     values = [Summary.Value(tag=prefix + tag, simple_value=value) for tag, value in metrics.items()]

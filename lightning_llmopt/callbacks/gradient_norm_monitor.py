@@ -59,14 +59,14 @@ class GradientNormMonitor(Callback):
 
     On request:
 
-    - ``per_layer``: ``grad_norm/layer/<block>``, raw, for each block as ``structure.find_blocks`` finds and names them
-      (``blocks.3``), ``embedding`` and ``head``;
+    - ``per_layer``: ``grad_norm/layer/<block>``, raw, for each block as ``structure.find_blocks`` finds and names
+      them (``blocks.3``), ``embedding`` and ``head``;
     - ``per_group``: ``grad_norm/group/<group>``, raw, by the ``name`` of the parameter group, else ``group0``, ...;
     - ``per_parameter``: ``grad_norm/parameter/<name>``, raw;
     - ``parameters``: ``param_norm/total``, L2 norm of the weights before the update;
-    - ``updates``: ``update_norm/total``, L2 norm of what the update added to them; ``update_ratio/total``, that over the
-      norm of the weights [1], inf if weights that were 0 have moved; ``angular_update/total``, the angle between weights
-      before and after [radians], in fp64, 0 if either is 0;
+    - ``updates``: ``update_norm/total``, L2 norm of what the update added to them; ``update_ratio/total``, that over
+      the norm of the weights [1], inf if weights that were 0 have moved; ``angular_update/total``, the angle between
+      weights before and after [radians], in fp64, 0 if either is 0;
     - ``moments``: ``moment_norm/<key>/total``, L2 norm of each tensor of the parameter's shape that the optimizer
       keeps, after the update (``exp_avg``, ``exp_avg_sq``, ``momentum_buffer``, ...);
     - ``per_layer`` with these: ``param_norm/layer/<block>``, ``update_norm/layer/<block>``, ``update_ratio/<block>``,
@@ -74,9 +74,10 @@ class GradientNormMonitor(Callback):
     - ``histogram``: ``grad_norm/histogram``, of the log10 of the norm of each parameter that has one above 0, for
       loggers with TensorBoard's ``add_histogram``.
 
-    Frozen parameters are in none of these, tied ones once; one without a gradient has norm 0. With several optimizers each
-    tag ends in the optimizer's name, as in ``grad_norm/total/Adam-1``. The progress bar shows the last
-    logged total as ``grad_norm``. TensorBoard's custom-scalars page gets charts of totals, coefficient, layers and rates.
+    Frozen parameters are in none of these, tied ones once; one without a gradient has norm 0. With several
+    optimizers each tag ends in the optimizer's name, as in ``grad_norm/total/Adam-1``. The progress bar shows the last
+    logged total as ``grad_norm``. TensorBoard's custom-scalars page gets charts of norms, coefficient, layers and
+    rates.
 
     Args:
         every_n_steps: Updates from one logging step to the next, >= 1; by default the Trainer's
@@ -84,18 +85,18 @@ class GradientNormMonitor(Callback):
         per_layer: Norms of blocks.
         per_group: Norms of parameter groups.
         per_parameter: Norms of parameters: hundreds of scalars.
-        updates: How far and by what angle updates move the weights. Between the two moments, and only for updates that
-            are logged, a copy of the weights is kept that this rank holds.
+        updates: How far and by what angle updates move the weights. For each update that is logged this rank keeps a
+            copy of what it holds of the weights, until the batch is over.
         parameters: Norms of the weights.
         moments: Norms of the optimizer's state.
         blocks: Which modules are blocks, as ``find_blocks`` takes it, if they are not to be found.
         histogram: One histogram of the norms of parameters.
 
     Raises:
-        ValueError: If ``every_n_steps`` is not a whole number >= 1, or ``blocks`` are given without ``per_layer``; at fit
-            start, if ``per_layer`` finds no blocks.
-        MisconfigurationException: At fit start, if DeepSpeed offloads the optimizer; if ``moments`` are asked for under
-            DeepSpeed ZeRO; if layers or parameters are asked for under ``FSDPStrategy(use_orig_params=False)``.
+        ValueError: If ``every_n_steps`` is not a whole number >= 1, or ``blocks`` are given without ``per_layer``; at
+            fit start, if ``per_layer`` finds no blocks.
+        MisconfigurationException: At fit start, if DeepSpeed offloads the optimizer; if ``moments`` are asked for
+            under DeepSpeed ZeRO; if layers or parameters are asked for under ``FSDPStrategy(use_orig_params=False)``.
 
     Source:
         Angles and ratios: Kosson et al. 2023, https://arxiv.org/abs/2305.17212.
