@@ -1,7 +1,7 @@
 """Writing metrics through the Trainer's loggers."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -22,7 +22,7 @@ def write(trainer: Trainer, metrics: Mapping[str, float]) -> None:
     """
     values = torch.tensor(list(metrics.values())).to(trainer.strategy.root_device, non_blocking=True)
     trainer.callback_metrics.update(zip(metrics, values.unbind(), strict=True))
-    _with_loggers(trainer, f"log {sorted(metrics)}", lambda logger: _write(logger, metrics, logger_step(trainer)))
+    _with_loggers(trainer, "log", metrics, lambda logger: _write(logger, metrics, logger_step(trainer)))
 
 
 def write_histogram(trainer: Trainer, tag: str, values: Sequence[float]) -> None:
@@ -32,7 +32,7 @@ def write_histogram(trainer: Trainer, tag: str, values: Sequence[float]) -> None
         if add := getattr(getattr(logger, "experiment", None), "add_histogram", None):
             add(_prefix(logger) + tag, numpy.asarray(values), global_step=logger_step(trainer))
 
-    _with_loggers(trainer, f"log {tag}", hand_over)
+    _with_loggers(trainer, "log", [tag], hand_over)
 
 
 def write_layout(trainer: Trainer, title: str, charts: Mapping[str, Sequence[str]]) -> None:
@@ -50,10 +50,10 @@ def write_layout(trainer: Trainer, title: str, charts: Mapping[str, Sequence[str
             lines = {name: ["Multiline", [prefix + tag for tag in tags]] for name, tags in charts.items()}
             add({title: lines})
 
-    _with_loggers(trainer, "arrange charts", hand_over)
+    _with_loggers(trainer, "arrange charts of", charts, hand_over)
 
 
-def _with_loggers(trainer: Trainer, what: str, work: Callable[[Logger], None]) -> None:
+def _with_loggers(trainer: Trainer, verb: str, names: Iterable[str], work: Callable[[Logger], None]) -> None:
     """Do ``work`` with each logger on rank 0; the first failure of each is warned about."""
     if not trainer.is_global_zero:
         return
@@ -63,7 +63,7 @@ def _with_loggers(trainer: Trainer, what: str, work: Callable[[Logger], None]) -
         except Exception as error:  # noqa: BLE001 - whatever a logger raises, training goes on
             if logger not in _FAILED:
                 _FAILED.add(logger)
-                rank_zero_warn(f"{type(logger).__name__} could not {what}: {error}. Training goes on.")
+                rank_zero_warn(f"{type(logger).__name__} could not {verb} {sorted(names)}: {error}. Training goes on.")
 
 
 def _write(logger: Logger, metrics: Mapping[str, float], step: int) -> None:
