@@ -23,15 +23,10 @@ OURS = "with LRSchedule, GradientNormClip and GradientNormMonitor"
 def run(settings: Settings) -> list[Table]:
     """The demo, and a model of nearly nothing."""
     cpu = settings.device == "cpu"
-    demo = take_turns(
-        _contenders(), DEMO, turns=settings.rounds(100 if cpu else 20, quick=4 if cpu else 3), settings=settings
-    )
-    bare = take_turns(
-        _contenders(),
-        BARELY_A_MODEL,
-        turns=settings.rounds(500 if cpu else 20, quick=50 if cpu else 3),
-        settings=settings,
-    )
+    turns = settings.rounds(100 if cpu else 20, quick=4 if cpu else 3)
+    turns_of_bare = settings.rounds(500 if cpu else 20, quick=50 if cpu else 3)
+    demo = take_turns(_contenders(), DEMO, turns=turns, settings=settings)
+    bare = take_turns(_contenders(), BARELY_A_MODEL, turns=turns_of_bare, settings=settings)
     return [
         Table("step of the demo", WITHOUT, demo, notes=[_added(demo, "")]),
         Table("step of nearly nothing", WITHOUT, bare, notes=[_added(bare, ""), *([_added_when_logging(bare)] * cpu)]),

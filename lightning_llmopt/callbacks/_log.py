@@ -22,7 +22,7 @@ def write(trainer: Trainer, metrics: Mapping[str, float]) -> None:
     """
     values = torch.tensor(list(metrics.values())).to(trainer.strategy.root_device, non_blocking=True)
     trainer.callback_metrics.update(zip(metrics, values.unbind(), strict=True))
-    _with_loggers(trainer, "log", metrics, lambda logger: _write(logger, metrics, logger_step(trainer)))
+    _with_loggers(trainer, "log", metrics, lambda logger: write_to(logger, metrics, logger_step(trainer)))
 
 
 def write_histogram(trainer: Trainer, tag: str, values: Sequence[float]) -> None:
@@ -66,7 +66,8 @@ def _with_loggers(trainer: Trainer, verb: str, names: Iterable[str], work: Calla
                 rank_zero_warn(f"{type(logger).__name__} could not {verb} {sorted(names)}: {error}. Training goes on.")
 
 
-def _write(logger: Logger, metrics: Mapping[str, float], step: int) -> None:
+def write_to(logger: Logger, metrics: Mapping[str, float], step: int) -> None:
+    """Hand ``metrics`` to one logger."""
     writer = _event_writer(logger) if len(metrics) > 1 else None
     if writer is None:
         logger.log_metrics(dict(metrics), step=step)
@@ -74,8 +75,11 @@ def _write(logger: Logger, metrics: Mapping[str, float], step: int) -> None:
     from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]  # imported by the writer
 
     prefix = _prefix(logger)
-    values = [Summary.Value(tag=prefix + tag, simple_value=value) for tag, value in metrics.items()]
-    writer.add_summary(Summary(value=values), step)
+    summary = Summary()
+    add = summary.value.add
+    for tag, value in metrics.items():
+        add(tag=prefix + tag, simple_value=value)
+    writer.add_summary(summary, step)
 
 
 def _prefix(logger: Logger) -> str:

@@ -417,7 +417,9 @@ class Fails(MemoryLogger):
 
 def test_a_logger_that_fails_is_warned_about_once(tmp_path):
     run = trainer(tmp_path, GradientNormMonitor(1, **EVERYTHING), logger=Fails(), max_steps=3)
-    with pytest.warns(UserWarning, match="Fails could not arrange charts of .*: no server. Training goes on.") as caught:
+    with pytest.warns(
+        UserWarning, match="Fails could not arrange charts of .*: no server"
+    ) as caught:
         run.fit(Layers(), loader())
     assert len([one for one in caught if "no server" in str(one.message)]) == 1
     assert run.global_step == 3
