@@ -1,6 +1,7 @@
 """Opens TensorBoard on a run in headless Chromium and saves what a person sees as a PNG.
 
     .venv/bin/python docs/screenshot_tensorboard.py runs/demo docs/images/tensorboard.png
+    .venv/bin/python docs/screenshot_tensorboard.py runs/demo docs/images/custom_scalars.png '#custom_scalars'
 
 Needs Debian's packages chromium and chromium-driver. The page is served on the loopback address only.
 """

@@ -7,6 +7,7 @@ import warnings
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -303,6 +304,31 @@ def test_every_number_is_that_of_one_process(tmp_path, truth, name, model):
         assert first[tag] == pytest.approx(points, rel=1e-4 if "update" in tag else 2e-6, abs=1e-6 * scale), tag
 
 
+def test_a_bar_on_rank_0_does_not_measure_before_the_other_ranks_do(tmp_path):
+    """Sums over ranks are taken in ``on_train_batch_end`` on all of them, where bars are drawn on one and earlier."""
+
+    class Bar(TQDMProgressBar):
+        shown = ()
+
+        def on_train_batch_end(self, *args):
+            super().on_train_batch_end(*args)
+            self.shown = (*self.shown, self.get_metrics(*args[:2]).get("grad_norm"))
+
+    def attempt(rank):
+        bar, logger = Bar(), MemoryLogger()
+        run = trainer(
+            tmp_path, GradientNormMonitor(1, updates=True), bar, logger=logger, max_steps=3, enable_progress_bar=True,
+            devices=2, strategy=PLACES["FSDP2 2"].strategy(), use_distributed_sampler=False,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run.fit(Subject("GPT", PLACES["FSDP2 2"].shard), tokens(rank, 2))
+        return bar.shown, list(logger.points.get("grad_norm/total", {}).values())
+
+    (shown, logged), _ = on_ranks(2, attempt)
+    assert shown == (None, *(f"{norm:.3g}" for norm in logged[:2]))
+
+
 def test_flat_parameters_of_fsdp_are_refused_where_layers_are_asked_for(tmp_path):
     def attempt(rank):
         place = Place(2, fsdp1(use_orig_params=False))
@@ -417,9 +443,7 @@ class Fails(MemoryLogger):
 
 def test_a_logger_that_fails_is_warned_about_once(tmp_path):
     run = trainer(tmp_path, GradientNormMonitor(1, **EVERYTHING), logger=Fails(), max_steps=3)
-    with pytest.warns(
-        UserWarning, match="Fails could not arrange charts of .*: no server"
-    ) as caught:
+    with pytest.warns(UserWarning, match="Fails could not arrange charts of .*: no server") as caught:
         run.fit(Layers(), loader())
     assert len([one for one in caught if "no server" in str(one.message)]) == 1
     assert run.global_step == 3
