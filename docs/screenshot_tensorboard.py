@@ -48,7 +48,7 @@ def main(run: str, picture: str, view: str = "timeseries") -> None:
         options = {"alwaysMatch": {"goog:chromeOptions": {"args": [*FLAGS, f"--window-size={window}"]}}}
         session = ask(f"{browser}/session", {"capabilities": options})["sessionId"]
         try:
-            ask(f"{browser}/session/{session}/url", {"url": page + "/data/logdir"})  # any page: settings are kept a site
+            ask(f"{browser}/session/{session}/url", {"url": page + "/data/logdir"})  # any page of the site
             show_outliers = "localStorage.setItem('_ignoreYOutliers', 'false')"
             ask(f"{browser}/session/{session}/execute/sync", {"script": show_outliers, "args": []})
             ask(f"{browser}/session/{session}/url", {"url": page + "/" + path})
