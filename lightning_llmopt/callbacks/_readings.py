@@ -48,6 +48,17 @@ def reading_for(trainer: Trainer, optimizer: Optimizer, asker: Callback) -> Grad
     return entry.reading
 
 
+def reading_there(trainer: Trainer, optimizer: Optimizer) -> GradientReading | None:
+    """The reading that somebody has taken of this update already; ``None`` if nobody looks at its norms."""
+    entry = _READINGS.get(trainer, {}).get(index_of(trainer, optimizer))
+    return entry.reading if entry is not None and entry.update == trainer.global_step else None
+
+
+def loss_scale_of(trainer: Trainer, optimizer: Optimizer) -> Tensor | None:
+    """The factor that the gradients of this update still carry, shape ``()``; ``None`` if they carry none."""
+    return _loss_scale(trainer, optimizer, parameters_of_update(trainer, optimizer))
+
+
 def _loss_scale(trainer: Trainer, optimizer: Optimizer, parameters: list[Tensor]) -> Tensor | None:
     """The factor still on the gradients: fused optimizers take the fp16 loss scale off inside their step."""
     if (scale := engine_loss_scale(trainer)) != 1.0:
@@ -61,9 +72,13 @@ def _loss_scale(trainer: Trainer, optimizer: Optimizer, parameters: list[Tensor]
 def run_last(trainer: Trainer, callback: Callback) -> None:
     """Move ``callback`` behind all others but the checkpoint callbacks, which Lightning keeps at the end.
 
-    Whoever looks at gradients then sees them raw, and whoever changes them has done so.
+    Whoever looks at gradients then sees them raw, and whoever changes them has done so. Of ours, those that clip
+    (``CLIPS``) come behind those that only look.
     """
     others = [other for other in trainer.callbacks if other is not callback]  # type: ignore[attr-defined]
     checkpoints = [other for other in others if isinstance(other, Checkpoint)]
     before = [other for other in others if not isinstance(other, Checkpoint)]
-    trainer.callbacks = [*before, callback, *checkpoints]  # type: ignore[attr-defined]
+    clippers = [other for other in before if getattr(other, "CLIPS", False)]
+    lookers = [other for other in before if not getattr(other, "CLIPS", False)]
+    ours = [*clippers, callback] if getattr(callback, "CLIPS", False) else [callback, *clippers]
+    trainer.callbacks = [*lookers, *ours, *checkpoints]  # type: ignore[attr-defined]
