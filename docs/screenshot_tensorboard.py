@@ -1,6 +1,7 @@
 """Opens TensorBoard on a run in headless Chromium and saves what a person sees as a PNG.
 
     .venv/bin/python docs/screenshot_tensorboard.py runs/demo docs/images/tensorboard.png
+    .venv/bin/python docs/screenshot_tensorboard.py runs/demo docs/images/custom_scalars.png custom_scalars
 
 Needs Debian's packages chromium and chromium-driver. The page is served on the loopback address only.
 """
@@ -18,7 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-VIEW = "?tagFilter=%5E(lr%7Cgrad_norm%7Ctrain%7Cval)%2F&smoothing=0#timeseries"
+VIEWS = {  # page and window
+    "timeseries": ("?tagFilter=%5E(lr%7Cgrad_norm%2F%5Btc%5D%7Ctrain%7Cval)&smoothing=0#timeseries", "1700,1250"),
+    "custom_scalars": ("#custom_scalars&_smoothingWeight=0", "1700,900"),
+}
 FLAGS = [  # what a browser asks its maker for in the background is not wanted here
     "--headless=new",
     "--no-sandbox",
@@ -28,12 +32,12 @@ FLAGS = [  # what a browser asks its maker for in the background is not wanted h
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--window-size=1700,1250",
 ]
 
 
-def main(run: str, picture: str, view: str = VIEW) -> None:
-    """Serve ``run``, let the browser draw it for a while, save the page."""
+def main(run: str, picture: str, view: str = "timeseries") -> None:
+    """Serve ``run``, let the browser draw it for a while, save the page ``view``, a key of ``VIEWS``."""
+    path, window = VIEWS[view]
     tensorboard, driver = Path(sys.executable).with_name("tensorboard"), shutil.which("chromedriver")
     if driver is None:
         sys.exit("screenshot_tensorboard needs chromium and chromedriver on the PATH, found no chromedriver.")
@@ -41,10 +45,13 @@ def main(run: str, picture: str, view: str = VIEW) -> None:
         served([str(tensorboard), "--logdir", run, "--host", "127.0.0.1", "--port"], ready="/") as page,
         served([driver, "--port="], ready="/status") as browser,
     ):
-        options = {"alwaysMatch": {"goog:chromeOptions": {"args": FLAGS}}}
+        options = {"alwaysMatch": {"goog:chromeOptions": {"args": [*FLAGS, f"--window-size={window}"]}}}
         session = ask(f"{browser}/session", {"capabilities": options})["sessionId"]
         try:
-            ask(f"{browser}/session/{session}/url", {"url": page + "/" + view})
+            ask(f"{browser}/session/{session}/url", {"url": page + "/data/logdir"})  # any page of the site
+            show_outliers = "localStorage.setItem('_ignoreYOutliers', 'false')"
+            ask(f"{browser}/session/{session}/execute/sync", {"script": show_outliers, "args": []})
+            ask(f"{browser}/session/{session}/url", {"url": page + "/" + path})
             time.sleep(12)
             close_settings = "document.querySelector('[aria-label=\"Close side pane\"], settings-pane button')?.click()"
             ask(f"{browser}/session/{session}/execute/sync", {"script": close_settings, "args": []})

@@ -86,7 +86,7 @@ def build_trainer(options: Namespace, folder: RunFolder) -> Trainer:
         callbacks=[
             LRSchedule(SCHEDULE),
             GradientNormClip(max_norm=1.0),
-            GradientNormMonitor(),
+            GradientNormMonitor(per_layer=True),
             StopAfterUpdate(),
             ModelCheckpoint(
                 folder.root,

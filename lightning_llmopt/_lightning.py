@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler as Gradien
 from lightning.pytorch.callbacks import ProgressBar as ProgressBar
 from lightning.pytorch.callbacks import Timer as Timer
 from lightning.pytorch.loggers import Logger as Logger
+from lightning.pytorch.loggers import TensorBoardLogger as TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy as DDPStrategy
 from lightning.pytorch.strategies import DeepSpeedStrategy as DeepSpeedStrategy
 from lightning.pytorch.strategies import FSDPStrategy as FSDPStrategy

@@ -42,7 +42,7 @@ def _table(groups: int, settings: Settings) -> Table:
 
     callback = LRSchedule(cosine(warmup=WARMUP), total=TOTAL)
     trainer = quiet_trainer(callbacks=[callback, Inside(measure)], max_steps=1, logger=False)
-    trainer.fit(_ManyGroups(groups), DataLoader(TensorDataset(torch.zeros(1))))
+    trainer.fit(ManyGroups(groups), DataLoader(TensorDataset(torch.zeros(1))))
     return tables[0]
 
 
@@ -100,7 +100,7 @@ def _optimizer(groups: int) -> Optimizer:
     return SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": 0.1 + index} for index in range(groups)])
 
 
-class _ManyGroups(LightningModule):
+class ManyGroups(LightningModule):
     """One number a group."""
 
     def __init__(self, groups: int) -> None:

@@ -14,11 +14,12 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
 from .._lightning import MisconfigurationException, Trainer, rank_zero_warn
-from ..gradients import Locate, Shard, gradient_shard
+from ..gradients import Locate, Shard, gradient_shard, shard_of
 from ._optimizers import parameters_of
 from ._strategy import inherits
 
 _DEEPSPEED = ("DeepSpeedStrategy",)
+_FSDP = ("FSDPStrategy",)
 
 
 def whole_parameters(trainer: Trainer, optimizer: Optimizer) -> list[list[Tensor]]:
@@ -39,10 +40,22 @@ def gradient_locator(trainer: Trainer) -> Locate:
     zero = _zero(trainer)
     if zero is not None:
         return _zero_3(zero) if _stage(trainer) == 3 else _zero_1_and_2(zero)
-    if inherits(trainer.strategy, ("FSDPStrategy",)):
+    if inherits(trainer.strategy, _FSDP):
         root: Any = trainer.strategy.model
         return _fsdp(root)
     return gradient_shard
+
+
+def parameter_locator(trainer: Trainer) -> Locate:
+    """What tells where a parameter itself lives between backward and forward, and the optimizer's state with it."""
+    zero = _zero(trainer)
+    if zero is not None and _stage(trainer) == 3:
+        return _zero_3_parameters(zero)
+    if zero is None and inherits(trainer.strategy, _FSDP):
+        root: Any = trainer.strategy.model
+        groups = _fsdp_groups(root)
+        return lambda parameter: Shard(parameter, groups.get(parameter, ()))
+    return shard_of  # ZeRO-1 and 2 keep whole parameters on every rank
 
 
 def update_is_due(trainer: Trainer) -> bool:
@@ -95,6 +108,36 @@ def refuse_unknown_shards(trainer: Trainer, who: str) -> None:
     raise MisconfigurationException(
         f"{who} does not know where {reason} keeps its gradients: {instead}, or remove {who} from the callbacks."
     )
+
+
+def refuse_flat_parameters(trainer: Trainer, what: str) -> None:
+    """Raise where FSDP hands the optimizer flat parameters, which belong to no layer. Call it once training starts.
+
+    Raises:
+        MisconfigurationException: Naming ``what``, the reason and both ways out.
+    """
+    if not inherits(trainer.strategy, _FSDP):
+        return
+    root: Any = trainer.strategy.model
+    handles: list[Any] = [unit._handle for unit in FullyShardedDataParallel.fsdp_modules(root)]
+    if any(handle is not None and not handle._use_orig_params for handle in handles):
+        raise MisconfigurationException(
+            f"{what} needs the model's own parameters, and FSDPStrategy(use_orig_params=False) puts them into flat "
+            f"ones: leave use_orig_params at True, or drop {what.partition('(')[2].rstrip(')')}."
+        )
+
+
+def refuse_hidden_state(trainer: Trainer, what: str) -> None:
+    """Raise where optimizer state is kept in buffers that belong to no parameter. Call it once training starts.
+
+    Raises:
+        MisconfigurationException: Naming ``what``, the reason and both ways out.
+    """
+    if _zero(trainer) is not None:
+        raise MisconfigurationException(
+            f"{what} does not know where DeepSpeed ZeRO keeps the optimizer's state: use another strategy, or drop "
+            f"{what.partition('(')[2].rstrip(')')}."
+        )
 
 
 def warn_of_unsharded(trainer: Trainer, who: str) -> None:
@@ -164,19 +207,37 @@ def _zero_3(zero: Any) -> Locate:
     return locate
 
 
+def _zero_3_parameters(zero: Any) -> Locate:
+    """Each rank holds a piece of every parameter, the last one with padding."""
+    groups = _data_parallel(zero)
+
+    def locate(parameter: Any) -> Shard:
+        size = parameter.partition_numel()
+        begin = size * dist.get_rank(zero.dp_process_group)
+        return Shard(parameter.ds_tensor.view(-1)[: max(0, min(size, parameter.ds_numel - begin))], groups)
+
+    return locate
+
+
 def _fsdp(root: torch.nn.Module) -> Locate:
     """FSDP1: each unit has a flat parameter, of which a rank holds a piece cut without regard to parameters."""
+    groups = _fsdp_groups(root)
+
+    def locate(parameter: Tensor) -> Shard:
+        return Shard(parameter.grad, groups.get(parameter, ()))
+
+    return locate
+
+
+def _fsdp_groups(root: torch.nn.Module) -> dict[Tensor, tuple[dist.ProcessGroup, ...]]:
+    """For each parameter of which a rank holds a piece, the group that holds all of it."""
     groups: dict[Tensor, tuple[dist.ProcessGroup, ...]] = {}
     for unit in FullyShardedDataParallel.fsdp_modules(root):
         handle: Any = unit._handle
         if handle is not None and handle.uses_sharded_strategy and handle.process_group.size() > 1:
             members = handle.flat_param._params if handle._use_orig_params else [handle.flat_param]
             groups.update(dict.fromkeys(members, (handle.process_group,)))
-
-    def locate(parameter: Tensor) -> Shard:
-        return Shard(parameter.grad, groups.get(parameter, ()))
-
-    return locate
+    return groups
 
 
 def parameters_of_update(trainer: Trainer, optimizer: Optimizer) -> list[Tensor]:

@@ -1,27 +1,55 @@
-"""The gradient norm in the logger and in the progress bar."""
+"""Gradient norms, and what updates do to the weights, in the logger and in the progress bar."""
 
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
+from torch import nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from .._lightning import Callback, LightningModule, Trainer, is_logging_step, not_compiled
 from ..gradients import GradientReading
+from ..structure import find_blocks
+from ..structure.blocks import EMBEDDING, HEAD
+from ..structure.tree import without_wrappers
 from ._bar import hide, show
-from ._log import write
-from ._optimizers import index_of, optimizer_names
+from ._charts import charts_of
+from ._log import write, write_histogram, write_layout
+from ._optimizers import group_names, index_of, optimizer_names
 from ._readings import reading_for, run_last
-from ._shards import refuse_unknown_shards, update_is_due, warn_of_unsharded
+from ._sets import Division, Names, divide
+from ._shards import (
+    refuse_flat_parameters,
+    refuse_hidden_state,
+    refuse_unknown_shards,
+    update_is_due,
+    warn_of_unsharded,
+    whole_parameters,
+)
+from ._tags import EACH, Numbers, add_gradients, add_weights, to_host
+from ._weights import WeightWatch
+
+Blocks = Sequence[str] | Callable[[str, nn.Module], bool]
+
+
+@dataclass
+class _Seen:
+    """What was seen of an update that is to be logged, before the optimizer stepped."""
+
+    reading: GradientReading
+    weights: WeightWatch | None
+    update: int
 
 
 class GradientNormMonitor(Callback):
-    """Log the norm of the gradient, before and after clipping.
+    """Log the norm of the gradient, before and after clipping; on request of its parts, of weights and of updates.
 
     The norm is that of the whole gradient of the optimizer that steps, under every strategy that
     ``GradientNormClip`` names, after fp16 unscaling, after every other callback and before our clipping, read once
-    and shared with ``GradientNormClip``. Values stay on the device until a logging step copies all of them at
-    once. Needs no logger.
+    and shared with ``GradientNormClip``; those of layers, groups and parameters are sums over the same reading. Values
+    stay on the device until a logging step copies all of them at once. Needs no logger.
 
     Logged at each logging step, on the x axis of ``self.log``:
 
@@ -29,32 +57,84 @@ class GradientNormMonitor(Callback):
     - ``grad_norm/clipped``: L2 norm of what the optimizer got (the same where nothing clips);
     - ``grad_norm/clip_coefficient``: the factor between them, in [0, 1].
 
-    With several optimizers each tag ends in the optimizer's name, as in ``grad_norm/total/Adam-1``. The
-    progress bar shows the last logged total as ``grad_norm``.
+    On request:
+
+    - ``per_layer``: ``grad_norm/layer/<block>``, raw, for each block as ``structure.find_blocks`` finds and names
+      them (``blocks.3``), ``embedding`` and ``head``;
+    - ``per_group``: ``grad_norm/group/<group>``, raw, by the ``name`` of the parameter group, else ``group0``, ...;
+    - ``per_parameter``: ``grad_norm/parameter/<name>``, raw;
+    - ``parameters``: ``param_norm/total``, L2 norm of the weights before the update;
+    - ``updates``: ``update_norm/total``, L2 norm of what the update added to them; ``update_ratio/total``, that over
+      the norm of the weights [1], inf if weights that were 0 have moved; ``angular_update/total``, the angle between
+      weights before and after [radians], in fp64, 0 if either is 0;
+    - ``moments``: ``moment_norm/<key>/total``, L2 norm of each tensor of the parameter's shape that the optimizer
+      keeps, after the update (``exp_avg``, ``exp_avg_sq``, ``momentum_buffer``, ...);
+    - ``per_layer`` with these: ``param_norm/layer/<block>``, ``update_norm/layer/<block>``, ``update_ratio/<block>``,
+      ``angular_update/<block>``, ``moment_norm/<key>/<block>``;
+    - ``histogram``: ``grad_norm/histogram``, of the log10 of the norm of each parameter that has one above 0, for
+      loggers with TensorBoard's ``add_histogram``.
+
+    Frozen parameters are in none of these, tied ones once; one without a gradient has norm 0. With several
+    optimizers each tag ends in the optimizer's name, as in ``grad_norm/total/Adam-1``. The progress bar shows the last
+    logged total as ``grad_norm``. TensorBoard's custom-scalars page gets charts of norms, coefficient, layers and
+    rates.
 
     Args:
         every_n_steps: Updates from one logging step to the next, >= 1; by default the Trainer's
             ``log_every_n_steps``.
+        per_layer: Norms of blocks.
+        per_group: Norms of parameter groups.
+        per_parameter: Norms of parameters: hundreds of scalars.
+        updates: How far and by what angle updates move the weights. For each update that is logged this rank keeps a
+            copy of what it holds of the weights, until the batch is over.
+        parameters: Norms of the weights.
+        moments: Norms of the optimizer's state.
+        blocks: Which modules are blocks, as ``find_blocks`` takes it, if they are not to be found.
+        histogram: One histogram of the norms of parameters.
 
     Raises:
-        ValueError: If ``every_n_steps`` is not a whole number >= 1.
-        MisconfigurationException: At fit start, if DeepSpeed offloads the optimizer.
+        ValueError: If ``every_n_steps`` is not a whole number >= 1, or ``blocks`` are given without ``per_layer``; at
+            fit start, if ``per_layer`` finds no blocks.
+        MisconfigurationException: At fit start, if DeepSpeed offloads the optimizer; if ``moments`` are asked for
+            under DeepSpeed ZeRO; if layers or parameters are asked for under ``FSDPStrategy(use_orig_params=False)``.
+
+    Source:
+        Angles and ratios: Kosson et al. 2023, https://arxiv.org/abs/2305.17212.
 
     Example:
-        >>> GradientNormMonitor(every_n_steps=10).every_n_steps
+        >>> GradientNormMonitor(every_n_steps=10, per_layer=True).every_n_steps
         10
     """
 
-    def __init__(self, every_n_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        every_n_steps: int | None = None,
+        *,
+        per_layer: bool = False,
+        per_group: bool = False,
+        per_parameter: bool = False,
+        updates: bool = False,
+        parameters: bool = False,
+        moments: bool = False,
+        blocks: Blocks | None = None,
+        histogram: bool = False,
+    ) -> None:
         if every_n_steps is not None and (
             isinstance(every_n_steps, bool) or not isinstance(every_n_steps, int) or every_n_steps < 1
         ):
             raise ValueError(f"every_n_steps must be a whole number of updates >= 1, got {every_n_steps!r}.")
-        self.every_n_steps = every_n_steps
-        self._readings: dict[int, GradientReading] = {}
-        self._names: list[str] = []
+        if blocks is not None and not per_layer:
+            raise ValueError(f"blocks says what the layers are and needs per_layer=True, got blocks={blocks!r} alone.")
+        self.every_n_steps, self.blocks = every_n_steps, blocks
+        self.per_layer, self.per_group, self.per_parameter = per_layer, per_group, per_parameter
+        self.updates, self.parameters, self.moments, self.histogram = updates, parameters, moments, histogram
+        self._readings: dict[int, _Seen] = {}
+        self._divisions: dict[int, Division] = {}
+        self._kept: dict[int, list[str]] = {}
+        self._called, self._names = Names({}), list[str]()
         self._due: dict[str, float] = {}
         self._last: dict[str, float] = {}
+        self._bar_may_measure = True
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -64,19 +144,30 @@ class GradientNormMonitor(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what the strategy has made of the model, and add the field to the progress bar."""
-        refuse_unknown_shards(trainer, "GradientNormMonitor")
+        """Look at what the strategy has made of the model; add the field to the progress bar, and charts."""
+        self._refuse(trainer)
         warn_of_unsharded(trainer, "GradientNormMonitor")
-        self._readings.clear()
-        self._names, self._due, self._last = optimizer_names(trainer), {}, {}
+        self._forget()
+        self._called = _names_of(pl_module, self.blocks, per_layer=self.per_layer)
+        self._names = optimizer_names(trainer)
+        self._bar_may_measure = trainer.world_size == 1 or not self._watches_weights
         show(trainer, "grad_norm", self._shown)
+        write_layout(trainer, "training", charts_of(trainer, per_layer=self.per_layer))
 
     @override
     @not_compiled
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Take a reading if this update is to be logged."""
-        if update_is_due(trainer) and is_logging_step(trainer, self.every_n_steps):
-            self._readings[index_of(trainer, optimizer)] = reading_for(trainer, optimizer, self)
+        if not (update_is_due(trainer) and is_logging_step(trainer, self.every_n_steps)):
+            return
+        index, reading = index_of(trainer, optimizer), reading_for(trainer, optimizer, self)
+        before = self._readings.get(index)
+        if before is not None and before.update == trainer.global_step:  # a closure that runs again
+            before.reading = reading
+            return
+        self._divide(index, trainer, optimizer)
+        weights = self._watch(trainer, optimizer) if self._watches_weights else None
+        self._readings[index] = _Seen(reading, weights, trainer.global_step)
 
     @override
     def on_train_batch_end(
@@ -85,41 +176,109 @@ class GradientNormMonitor(Callback):
         """Log what this update's readings say."""
         self._copy_to_host()
         if self._due:
-            write(trainer, self._due)
+            self._log(trainer, self._due)
         self._due = {}
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the progress bar as it was."""
+        self._readings.clear()
         hide(trainer, "grad_norm")
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the progress bar as it was."""
+        self._readings.clear()
         hide(trainer, "grad_norm")
+
+    @property
+    def _watches_weights(self) -> bool:
+        return self.updates or self.parameters or self.moments
+
+    def _refuse(self, trainer: Trainer) -> None:
+        """Refuse what a strategy hides."""
+        refuse_unknown_shards(trainer, "GradientNormMonitor")
+        for name in ("per_layer", "per_parameter", "histogram"):
+            if getattr(self, name):
+                refuse_flat_parameters(trainer, f"GradientNormMonitor({name}=True)")
+        if self.moments:
+            refuse_hidden_state(trainer, "GradientNormMonitor(moments=True)")
+
+    def _forget(self) -> None:
+        """Nothing of one fit is for the next."""
+        self._readings.clear()
+        self._divisions.clear()
+        self._kept.clear()
+        self._due, self._last = {}, {}
+
+    def _divide(self, index: int, trainer: Trainer, optimizer: Optimizer) -> None:
+        """Find out once which parameter belongs where, and again when others have come."""
+        if not (self.per_layer or self.per_group or self.per_parameter or self.histogram or self._watches_weights):
+            return
+        groups = whole_parameters(trainer, optimizer)
+        now = tuple(dict.fromkeys([id(parameter) for group in groups for parameter in group]))
+        known = self._divisions.get(index)
+        if known is None or known.parameters != now:
+            self._divisions[index] = divide(groups, group_names(optimizer), self._called)
+
+    def _watch(self, trainer: Trainer, optimizer: Optimizer) -> WeightWatch:
+        parameters = dict.fromkeys(one for group in whole_parameters(trainer, optimizer) for one in group)
+        return WeightWatch(trainer, optimizer, parameters, updates=self.updates)
 
     def _copy_to_host(self) -> None:
         """Turn the readings of this update into numbers, all at once; a bar that is drawn first has done so."""
-        measured = {index: reading for index, reading in sorted(self._readings.items()) if any(reading.present)}
+        seen = {index: one for index, one in sorted(self._readings.items()) if any(one.reading.present)}
         self._readings.clear()
-        if measured:
-            self._last = self._due = _metrics(measured, self._names)
+        if seen:
+            self._last = self._due = to_host(
+                {index: self._numbers(index, one) for index, one in seen.items()}, self._names
+            )
+
+    def _numbers(self, index: int, seen: _Seen) -> Numbers:
+        """Everything that is logged of one optimizer, on the device."""
+        numbers, division = Numbers(), self._divisions.get(index)
+        if division is None:
+            add_gradients(numbers, seen.reading, {})
+            return numbers
+        wanted = {
+            "layer": division.layers,
+            "group": division.groups if self.per_group else None,
+            "parameter": division.each if self.per_parameter or self.histogram else None,
+        }
+        add_gradients(numbers, seen.reading, {kind: sets for kind, sets in wanted.items() if sets is not None})
+        if seen.weights is not None:
+            moments = self._moments_of(index, seen.weights)
+            add_weights(
+                numbers, seen.weights.after(moments), division,
+                parameters=self.parameters, updates=self.updates, moments=moments,
+            )  # fmt: skip
+        return numbers
+
+    def _moments_of(self, index: int, weights: WeightWatch) -> list[str]:
+        """What the optimizer keeps; asked until there is an answer, which is the same on every rank."""
+        if self.moments and not self._kept.get(index):
+            self._kept[index] = weights.moment_names()
+        return self._kept.get(index, [])
+
+    def _log(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """Hand everything to the loggers."""
+        each = {tag: norm for tag, norm in metrics.items() if tag.startswith(f"{EACH}/")}
+        write(trainer, metrics if self.per_parameter else {tag: metrics[tag] for tag in metrics if tag not in each})
+        sizes = [math.log10(norm) for norm in each.values() if 0 < norm < math.inf]
+        if self.histogram and sizes:
+            write_histogram(trainer, "grad_norm/histogram", sizes)
 
     def _shown(self) -> str | None:
         """The norm in the progress bar: the last one that was, or is about to be, logged."""
-        self._copy_to_host()
+        if self._bar_may_measure:
+            self._copy_to_host()
         return f"{next(iter(self._last.values())):.3g}" if self._last else None
 
 
-def _metrics(readings: dict[int, GradientReading], names: list[str]) -> dict[str, float]:
-    """The three numbers of each optimizer under their tags: one copy to the host."""
-    device = next(iter(readings.values())).total.device
-    rows = [torch.stack((reading.total, reading.clipped, reading.coefficient)) for reading in readings.values()]
-    values = torch.cat([row.to(device) for row in rows]).view(-1, 3).tolist()
-    metrics = {}
-    for index, (total, clipped, coefficient) in zip(readings, values, strict=True):
-        suffix = f"/{names[index]}" if len(names) > 1 else ""
-        metrics[f"grad_norm/total{suffix}"] = total
-        metrics[f"grad_norm/clipped{suffix}"] = clipped
-        metrics[f"grad_norm/clip_coefficient{suffix}"] = coefficient
-    return metrics
+def _names_of(model: LightningModule, blocks: Blocks | None, *, per_layer: bool) -> Names:
+    """What the parameters and blocks of ``model`` are called."""
+    parameters = {id(parameter): without_wrappers(name) for name, parameter in model.named_parameters()}
+    if not per_layer:
+        return Names(parameters)
+    structure = find_blocks(model, blocks=blocks)
+    return Names(parameters, structure.block_of, (EMBEDDING, *(block.name for block in structure.blocks), HEAD))

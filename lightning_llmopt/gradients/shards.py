@@ -119,6 +119,24 @@ def whole_norms(tensors: Sequence[Tensor | None], *, p: float = 2.0, device: tor
     return torch.stack([zero if tensor is None else next(found) for tensor in tensors])
 
 
+@torch.no_grad()
+def shard_sums(sums: Tensor, shards: Sequence[Shard]) -> Tensor:
+    """Sums over whole tensors, from the sums over the parts of all ranks: one all-reduce for each process group.
+
+    Args:
+        sums: What each rank found for its part of each tensor, shape ``(len(shards), ...)``.
+        shards: Where the tensors live, in the same order on every rank.
+
+    Returns:
+        Same shape, the same on every rank.
+
+    Example:
+        >>> shard_sums(torch.tensor([[4.0, 9.0]]), [Shard(torch.ones(1))])
+        tensor([[4., 9.]])
+    """
+    return _reduced(sums, [shard.groups for shard in shards], dist.ReduceOp.SUM)
+
+
 def any_sharded(tensors: Sequence[Tensor]) -> bool:
     """Whether any of ``tensors`` is a DTensor."""
     kinds = {type(tensor) for tensor in tensors}
@@ -126,24 +144,29 @@ def any_sharded(tensors: Sequence[Tensor]) -> bool:
 
 
 def _over_groups(norms: Tensor, groups: Sequence[tuple[dist.ProcessGroup, ...]], *, p: float) -> Tensor:
-    """Combine the ranks' norms. Groups come in the order of the tensors, which is the same on every rank."""
-    spread = dict.fromkeys(group for some in groups for group in some)
-    if not spread:
+    """Combine the ranks' norms."""
+    if not any(groups):
         return norms
-    powers = norms if p == math.inf else norms**p
-    for group in spread:
+    if p == math.inf:
+        return _reduced(norms, groups, dist.ReduceOp.MAX)
+    return _reduced(norms**p, groups, dist.ReduceOp.SUM) ** (1 / p)
+
+
+def _reduced(entries: Tensor, groups: Sequence[tuple[dist.ProcessGroup, ...]], op: dist.ReduceOp.RedOpType) -> Tensor:
+    """Combine the ranks' entries. Groups come in the order of the tensors, which is the same on every rank."""
+    for group in dict.fromkeys(group for some in groups for group in some):
         chosen = [index for index, some in enumerate(groups) if group in some]
-        powers = _all_reduced(powers, chosen, group, dist.ReduceOp.MAX if p == math.inf else dist.ReduceOp.SUM)
-    return powers if p == math.inf else powers ** (1 / p)
+        entries = _all_reduced(entries, chosen, group, op)
+    return entries
 
 
-def _all_reduced(powers: Tensor, chosen: list[int], group: dist.ProcessGroup, op: dist.ReduceOp.RedOpType) -> Tensor:
+def _all_reduced(entries: Tensor, chosen: list[int], group: dist.ProcessGroup, op: dist.ReduceOp.RedOpType) -> Tensor:
     """The chosen entries reduced over ``group``, all in one call; the others as they are."""
-    if len(chosen) == len(powers):
-        whole = powers.clone()
+    if len(chosen) == len(entries):
+        whole = entries.clone()
         dist.all_reduce(whole, op=op, group=group)
         return whole
-    parts = list(powers.unbind())
+    parts = list(entries.unbind())
     stacked = torch.stack([parts[index] for index in chosen])
     dist.all_reduce(stacked, op=op, group=group)
     for index, part in zip(chosen, stacked.unbind(), strict=True):

@@ -107,6 +107,7 @@ def test_leaves_checkpoint_picture_and_events_and_says_where(whole_run):
     assert RunFolder(out).updates_done() == UPDATES
     tags = scalars(out)
     assert {"train/loss", "val/loss", "val/bits_per_byte", "grad_norm/total"} <= tags.keys()
+    assert {f"grad_norm/layer/{place}" for place in ("embedding", "blocks.0", "blocks.3", "head")} <= tags.keys()
     assert any(tag.startswith("lr/") for tag in tags)
 
 

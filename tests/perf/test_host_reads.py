@@ -6,7 +6,9 @@ from lightning.pytorch import Callback
 
 from benchmarks.opcount import CallCounter, count
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
-from lightning_llmopt.gradients import GradientReading, clip_coefficient, scale_, tensor_norms, total_norm
+from lightning_llmopt.callbacks._sets import Names, divide
+from lightning_llmopt.callbacks._tags import Numbers, add_gradients, add_weights, to_host
+from lightning_llmopt.gradients import GradientReading, clip_coefficient, move_sums, scale_, tensor_norms, total_norm
 from lightning_llmopt.schedules import wsd
 
 from fitting import MemoryLogger, Regression, loader, trainer
@@ -88,6 +90,29 @@ def test_a_logging_step_reads_the_host_once_and_no_other_step_does(tmp_path):
     without, with_ours = reads_of_a_fit(tmp_path), reads_of_a_fit(tmp_path, *ours())
     added = [mine - other for mine, other in zip(with_ours, without, strict=True)]
     assert added == [int(logs) for logs in LOGGING]
+
+
+EVERYTHING = {"per_group": True, "per_parameter": True, "updates": True, "parameters": True, "moments": True}
+
+
+def test_everything_that_the_monitor_can_log_takes_one_host_read_too(tmp_path):
+    monitor = GradientNormMonitor(**EVERYTHING, per_layer=True, blocks=["body"], histogram=True)
+    without, with_all = reads_of_a_fit(tmp_path), reads_of_a_fit(tmp_path, monitor, GradientNormClip(max_norm=0.01))
+    assert [mine - other for mine, other in zip(with_all, without, strict=True)] == [int(logs) for logs in LOGGING]
+
+
+def test_norms_of_layers_and_parameters_need_no_host_read_before_the_copy():
+    parameters = meta_parameters()
+    names = Names({id(one): f"{place}.w" for place, one in enumerate(parameters)}, lambda name: name[0], ("0", "1"))
+    division, numbers = divide([parameters], ["all"], names), Numbers()
+    sets = {"layer": division.layers, "group": division.groups, "parameter": division.each}
+    add_gradients(numbers, GradientReading(parameters), sets)
+    sums = move_sums(parameters, [one + 1 for one in parameters])
+    add_weights(numbers, sums, division, parameters=True, updates=True, moments=[])
+    assert {value.device.type for value in numbers.values} == {"meta"}
+    assert len(numbers.tags) == sum(len(value) for value in numbers.values)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        to_host({0: numbers}, ["SGD"])
 
 
 def test_schedule_and_clip_never_read_the_host(tmp_path):
