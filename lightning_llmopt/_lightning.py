@@ -63,6 +63,12 @@ def batches_behind(trainer: Trainer) -> int:
     return done if fit_loop.restarted_mid_epoch and done < trainer.num_training_batches else 0
 
 
+def batch_is_done(trainer: Trainer) -> bool:
+    """Whether the batch that was begun last has been trained on; False while that is under way, or has failed."""
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return progress.processed >= progress.ready
+
+
 def loss_scaler(trainer: Trainer) -> Any | None:
     """The fp16 ``GradScaler`` in use, if there is one."""
     return getattr(trainer.precision_plugin, "scaler", None)

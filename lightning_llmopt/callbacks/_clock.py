@@ -126,10 +126,15 @@ class RunClock:
         if self.timed:
             self._summed(dict.fromkeys(_CONTENTS, 0))
 
-    def open_windows(self) -> list[dict[str, int]]:
-        """What batches hold that wait for their update, over all ranks; every rank must ask."""
+    def open_windows(self, *, whole: bool) -> list[dict[str, int]]:
+        """What batches hold that wait for their update, over all ranks; every rank must ask.
+
+        Args:
+            whole: Whether the batch that was seen last has been trained on; if not, a resumed run begins with it.
+        """
         windows = []
-        for window, restored in zip(self._window, self._restored, strict=True):
+        for seen, restored in zip(self._window, self._restored, strict=True):
+            window = dict(seen) if whole else {unit: seen[unit] - self._under_way.get(unit, 0) for unit in seen}
             summed = self._summed(window) if self.contents else {}
             windows.append({unit: summed.get(unit, 0) + restored[unit] for unit in _CONTENTS})
         return windows

@@ -49,35 +49,46 @@ class Plan:
     @property
     def mixed(self) -> ScheduleSpec | None:
         """The description with epochs as the updates that they are."""
+        return self._in_updates(self.spec)
 
+    @property
+    def by_the_time(self) -> ScheduleSpec | None:
+        """The same of ``timed``."""
+        return self._in_updates(self.timed)
+
+    def _in_updates(self, spec: ScheduleSpec | None) -> ScheduleSpec | None:
         def converted(length: Duration) -> Duration:
             if length.unit != "epochs":
                 return length
             return Duration(Fraction(int(length.amount * self.updates_per_epoch)))
 
-        return self.spec and self.spec.with_lengths(converted)
+        return spec and spec.with_lengths(converted)
 
     def units(self) -> set[str]:
         """Clocks that have to be counted."""
         mixed = _units_of(self.mixed) if self.mixed else set()
         clocks = {self.unit, self.horizon.unit, *mixed}
-        return clocks if self.timed is None else clocks | {"seconds"} | _units_of(self.timed)
+        timed = self.by_the_time
+        return clocks if timed is None else clocks | {"seconds"} | _units_of(timed)
 
     def same_but_for_its_end(self, plain: dict[str, Any] | None) -> bool:
         """Whether ``plain`` is this plan in a run of another length, played phase by phase."""
         mine = self.to_plain()
         if mine is None or plain is None or "spec" not in mine:
             return False
-        return {**mine, "total": 0} == {**plain, "total": 0}
+        return {**mine, "total": 0, "time_limit": 0} == {**plain, "total": 0, "time_limit": 0}
 
     def to_plain(self) -> dict[str, Any] | None:
         """In plain types, for a checkpoint; ``None`` for what nobody can write down, such as a function."""
-        where = {"total": self.horizon.ticks, "total_unit": self.horizon.unit, "unit": self.unit}
+        where: dict[str, Any] = {"total": self.horizon.ticks, "total_unit": self.horizon.unit, "unit": self.unit}
+        where["updates_per_epoch"] = self.updates_per_epoch
+        if self.timed is not None and self.timed.settings is not None:
+            where.update(timed=spec_to_plain(self.timed), time_limit=self.time_limit)
         if isinstance(self.curve, Schedule):
             return {"phases": to_plain(self.curve), **where}
         if self.spec is None or self.spec.settings is None:
             return None
-        return {"spec": spec_to_plain(self.spec), "updates_per_epoch": self.updates_per_epoch, **where}
+        return {"spec": spec_to_plain(self.spec), **where}
 
     def with_time_limit(self, schedule: Any, limit: int | None, updates_per_epoch: int) -> "Plan":
         """This plan, with an eye on the time: a schedule whose last phases can begin earlier, in a run of updates."""
@@ -86,8 +97,7 @@ class Plan:
         open_at = next((at for at, phase in enumerate(schedule.phases) if phase.duration is None), None)
         if type(schedule) is not ScheduleSpec or open_at is None or open_at + 1 == len(schedule.phases):
             return self
-        described = Plan(self.horizon, None, schedule, "updates", updates_per_epoch).mixed
-        return replace(self, timed=described, time_limit=limit)
+        return replace(self, timed=schedule, time_limit=limit, updates_per_epoch=updates_per_epoch)
 
     @staticmethod
     def from_plain(plain: dict[str, Any]) -> "Plan":
@@ -95,7 +105,9 @@ class Plan:
         curve = from_plain(plain["phases"]) if "phases" in plain else None
         spec = spec_from_plain(plain["spec"]) if "spec" in plain else None
         horizon = Horizon(plain["total"], plain["total_unit"])
-        return Plan(horizon, curve, spec, plain["unit"], plain.get("updates_per_epoch", 0))
+        timed = spec_from_plain(plain["timed"]) if "timed" in plain else None
+        limit = plain.get("time_limit", 0)
+        return Plan(horizon, curve, spec, plain["unit"], plain.get("updates_per_epoch", 0), timed, limit)
 
 
 def plan(
@@ -199,7 +211,8 @@ class Playing:
         mixed = plan.mixed
         self.courses = [Course(mixed, total=total, unit=unit) for _ in clock.counts] if mixed else []
         self.cooldowns: list[Cooldown | None] = [None] * len(clock.counts)
-        self.timed = [Course(plan.timed, total=plan.time_limit, unit="seconds") for _ in clock.counts if plan.timed]
+        timed = plan.by_the_time
+        self.timed = [Course(timed, total=plan.time_limit, unit="seconds") for _ in clock.counts] if timed else []
         self._in_updates = plan.curve if plan.unit == "updates" and not plan.spec else None
 
     def __call__(self, index: int) -> float:

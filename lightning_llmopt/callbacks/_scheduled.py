@@ -1,7 +1,7 @@
 """What all callbacks that drive an entry of parameter groups by a schedule have in common."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -11,6 +11,7 @@ from .._lightning import (
     LightningModule,
     MisconfigurationException,
     Trainer,
+    batch_is_done,
     is_logging_step,
     logger_step,
     not_compiled,
@@ -41,7 +42,8 @@ class Scheduled(Callback):
     Subclasses say what they are called, and add what is theirs alone.
     """
 
-    _CONFIGURATION: tuple[str, ...] = (
+    ENDS_RUNS: ClassVar[bool] = False
+    _CONFIGURATION: ClassVar[tuple[str, ...]] = (
         "schedule", "total", "tokens", "samples", "target", "on_change", "entry", "between"
     )  # fmt: skip
 
@@ -156,9 +158,13 @@ class Scheduled(Callback):
         self._settle_changes(trainer, chosen, before)
         self._updates = AppliedUpdates(counts, after=self._after_update)
         self._updates.attach(entries.optimizers)
-        self._stops = self.total is not None and trains_without_end(trainer)
-        if self._stops and self._mine and all(playing.ended(index) for index in self._mine):
-            trainer.should_stop = True  # it has come to its end already
+        self._stops = self.ENDS_RUNS and self.total is not None and trains_without_end(trainer)
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do not train on where everything has come to its end already, as in a run that is resumed after that."""
+        if self._stops and self._all_have_ended(trainer):
+            trainer.should_stop = True
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -199,11 +205,14 @@ class Scheduled(Callback):
         self._updates.batch_ended()
         self._clock.batch_ended()
         self._say_what_was_cut()
-        if self._stops and self.has_ended() and not trainer.should_stop:
-            others = [other for other in trainer.callbacks if isinstance(other, Scheduled)]  # type: ignore[attr-defined]
-            if all(other.has_ended() for other in others if other._stops):
-                rank_zero_info(f"{self.label}: the schedule has come to its end, and so does the run.")
-                trainer.should_stop = True
+        if self._stops and not trainer.should_stop and self._all_have_ended(trainer):
+            rank_zero_info(f"{self.label}: the schedule has come to its end, and so does the run.")
+            trainer.should_stop = True
+
+    def _all_have_ended(self, trainer: Trainer) -> bool:
+        """Whether this schedule and all others that end the run have come to their ends."""
+        others = [other for other in trainer.callbacks if isinstance(other, Scheduled)]  # type: ignore[attr-defined]
+        return all(other.has_ended() for other in others if other._stops)
 
     def has_ended(self) -> bool:
         """Whether the schedule has come to its end, for every optimizer that it drives."""
@@ -251,7 +260,8 @@ class Scheduled(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add what batches hold that wait for their update: every rank is here, so it can be summed."""
         if self._clock is not None and self._clock.contents and self._entries is not None:
-            checkpoint["callbacks"][self.state_key]["clock"]["windows"] = self._clock.open_windows()
+            done = batch_is_done(trainer)
+            checkpoint["callbacks"][self.state_key]["clock"]["windows"] = self._clock.open_windows(whole=done)
 
     def _value(self, index: int) -> float:
         """Multiplier of the coming update."""
@@ -342,7 +352,8 @@ class Scheduled(Callback):
 
     def _settle_changes(self, trainer: Trainer, chosen: Plan, before: dict[str, Any] | None) -> None:
         """See to it that nothing jumps in silence."""
-        self._said = {"schedule": _described(self.schedule), "length of the run": str(chosen.horizon)}
+        length = str(chosen.horizon) + (f", at most {chosen.time_limit / 1e6:g} seconds" if chosen.timed else "")
+        self._said = {"schedule": _described(self.schedule), "length of the run": length}
         self._bases_in_force = [[float(base) for base in bases] for bases in self._bases]
         if self._entries is None or self._counts is None or before is None:
             return

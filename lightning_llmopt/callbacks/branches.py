@@ -212,6 +212,9 @@ def _phases_of(state: dict[str, Any]) -> list[str]:
     plan, playing, seconds = state["plan"], state["playing"], state["clock"]["seconds"]
     if any(playing["cooldowns"]):
         return ["anneal"] * len(state["updates"])
+    if "timed" in plan and any(course["ends"] for course in playing.get("timed", [])):
+        phases = spec_from_plain(plan["timed"]).phases
+        return [phases[course["leg"]].name for course in playing["timed"]]
     if "spec" in plan:
         phases = spec_from_plain(plan["spec"]).phases
         return [phases[course["leg"]].name for course in playing["courses"]]

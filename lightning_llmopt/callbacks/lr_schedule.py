@@ -100,6 +100,7 @@ class LRSchedule(Scheduled):
         >>> callback = LRSchedule(wsd(warmup="2%", decay="20%", shape="sqrt"), during={"decay": {"beta2": 0.99}})
     """
 
+    ENDS_RUNS = True
     _CONFIGURATION = (
         *Scheduled._CONFIGURATION,
         "during",

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
@@ -392,3 +392,59 @@ def test_a_run_that_has_come_to_its_end_is_not_trained_on(tmp_path):
     again, after = run(tmp_path / "end.ckpt")
     assert again.global_step == 10
     assert torch.equal(before, after)
+
+
+class Boom(Regression):
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def training_step(self, batch, batch_idx):
+        if batch_idx == self.at:
+            raise RuntimeError("boom")
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("at", [3, 4, 7])
+def test_a_batch_that_failed_is_counted_when_it_is_done_again(tmp_path, at, accumulate):
+    recipe, settings = wsd(warmup="12 samples", decay="30%"), {"max_epochs": -1, "accumulate_grad_batches": accumulate}
+    whole, rest = Watch(), Watch()
+    trainer(tmp_path, LRSchedule(recipe, total="80 samples"), whole, **settings).fit(Regression(), loader(30))
+    saves = OnExceptionCheckpoint(tmp_path, filename="failed")
+    run = trainer(tmp_path, LRSchedule(recipe, total="80 samples"), saves, enable_checkpointing=True, **settings)
+    with pytest.raises(RuntimeError, match="boom"):
+        run.fit(Boom(at), loader(30))
+    run = trainer(tmp_path, LRSchedule(recipe, total="80 samples"), rest, **settings)
+    run.fit(Regression(), loader(30), ckpt_path=tmp_path / "failed.ckpt")
+    assert rest.rates == whole.rates[len(whole.rates) - len(rest.rates) :]
+    assert len(rest.rates) == len(whole.rates) - at // accumulate
+
+
+def test_a_run_goes_on_until_the_last_of_its_schedules_has_ended(tmp_path):
+    def make():
+        short, long = LRSchedule(wsd(decay=4), total=8, group=0), LRSchedule(wsd(decay=4), total=20, group="head")
+        return [short, long]
+
+    run = trainer(tmp_path, *make(), SaveAt(tmp_path / "stop.ckpt", 11), max_epochs=-1)
+    run.fit(Regression(), loader(6))
+    assert run.global_step == 20
+    run = trainer(tmp_path, *make(), max_epochs=-1)
+    run.fit(Regression(), loader(6), ckpt_path=tmp_path / "stop.ckpt")
+    assert run.global_step == 20
+
+
+def test_an_annealed_run_is_not_trained_on(tmp_path):
+    schedule = LRSchedule(constant())
+
+    class Ask(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 8:
+                schedule.anneal_now(4)
+
+    run = trainer(tmp_path, schedule, Ask(), max_epochs=-1)
+    run.fit(Regression(), loader(6))
+    run.save_checkpoint(tmp_path / "end.ckpt")
+    again = trainer(tmp_path, LRSchedule(constant()), max_epochs=-1)
+    again.fit(Regression(), loader(6), ckpt_path=tmp_path / "end.ckpt")
+    assert run.global_step == again.global_step == 12

@@ -11,7 +11,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_llmopt.callbacks import LRSchedule
+from lightning_llmopt.callbacks import LRSchedule, branch
 from lightning_llmopt.schedules import (
     constant,
     cosine,
@@ -432,3 +432,51 @@ def test_a_sum_below_zero_is_refused(tmp_path):
     schedule = LRSchedule(linear(), total="1M tokens", tokens=lambda batch: torch.tensor(-3))
     with pytest.raises(MisconfigurationException, match=r"must return a whole number >= 0, got a sum of -3"):
         fit(tmp_path, schedule, texts([10] * 8), max_epochs=1)
+
+
+class Late(L.Callback):
+    """Saves in the decay, and stops there."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step > 10 and trainer.optimizers[0].param_groups[0]["lr"] < 0.7 and not self.path.exists():
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+def stopped_in_the_decay_by_the_time(tmp_path):
+    path, recipe = tmp_path / "stop.ckpt", wsd(warmup=4, decay="60%", shape="linear")
+    settings = {"max_time": {"seconds": 1}, "max_steps": 100_000}
+    first = fit(tmp_path, LRSchedule(recipe), texts([10] * 50), Slow(), Late(path), **settings)
+    return path, recipe, settings, first
+
+
+def test_keep_keeps_the_time_limit_too(tmp_path):
+    path, recipe, settings, first = stopped_in_the_decay_by_the_time(tmp_path)
+    rest = fit(tmp_path, LRSchedule(recipe, on_change="keep"), texts([10] * 50), Slow(), ckpt_path=path, **settings)
+    assert rest[0] <= first[-1] < 0.8
+    assert rest[-1] < 0.1
+
+
+def test_another_time_limit_in_the_decay_is_a_change(tmp_path):
+    path, recipe, settings, _ = stopped_in_the_decay_by_the_time(tmp_path)
+    message = (
+        "length of the run: 100000 updates, at most 4 seconds, the checkpoint had 100000 updates, at most 1 seconds"
+    )
+    with pytest.raises(MisconfigurationException, match=message):
+        fit(
+            tmp_path,
+            LRSchedule(recipe),
+            texts([10] * 50),
+            Slow(),
+            ckpt_path=path,
+            **settings | {"max_time": {"seconds": 4}},
+        )
+
+
+def test_no_branch_leaves_from_a_decay_by_the_time(tmp_path):
+    path, *_ = stopped_in_the_decay_by_the_time(tmp_path)
+    with pytest.raises(ValueError, match="checkpoint must lie in a stable phase, got update .*, which is in 'decay'"):
+        branch(path, decay=5)
