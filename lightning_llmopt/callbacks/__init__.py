@@ -7,3 +7,4 @@ from .gradient_norm_clip import GradientNormClip as GradientNormClip
 from .gradient_norm_monitor import GradientNormMonitor as GradientNormMonitor
 from .hyperparameter_schedule import HyperparameterSchedule as HyperparameterSchedule
 from .lr_schedule import LRSchedule as LRSchedule
+from .skip_bad_steps import SkipBadSteps as SkipBadSteps

@@ -5,7 +5,7 @@ callbacks at fit start (``run_last``).
 """
 
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ class _Shared:
 
 
 _READINGS: "WeakKeyDictionary[Trainer, dict[int, _Shared]]" = WeakKeyDictionary()
+_MOVED: "WeakKeyDictionary[Trainer, WeakSet[Callback]]" = WeakKeyDictionary()
 
 
 def reading_for(trainer: Trainer, optimizer: Optimizer, asker: Callback) -> GradientReading:
@@ -67,3 +68,15 @@ def run_last(trainer: Trainer, callback: Callback) -> None:
     checkpoints = [other for other in others if isinstance(other, Checkpoint)]
     before = [other for other in others if not isinstance(other, Checkpoint)]
     trainer.callbacks = [*before, callback, *checkpoints]  # type: ignore[attr-defined]
+    _MOVED.setdefault(trainer, WeakSet()).add(callback)
+
+
+def run_before_the_last(trainer: Trainer, callback: Callback) -> None:
+    """Move ``callback`` in front of all that have called ``run_last``, itself among them: the first of the last.
+
+    Call it in ``on_fit_start``, when every callback has found its place.
+    """
+    others = [other for other in trainer.callbacks if other is not callback]  # type: ignore[attr-defined]
+    moved = _MOVED.get(trainer, WeakSet())
+    at = next((at for at, other in enumerate(others) if other in moved), len(others))
+    trainer.callbacks = [*others[:at], callback, *others[at:]]  # type: ignore[attr-defined]
