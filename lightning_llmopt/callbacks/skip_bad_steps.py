@@ -80,7 +80,11 @@ class SkipBadSteps(Callback):
     _counts: dict[str, int]
     _in_a_row: list[int]
     _saved: dict[str, Any] | None
+    _not_applied: int
+    _left_at: int
     _loss: Tensor | None
+    _losses: int
+    _due: bool
     _averages: AveragesHold
     _schedulers: SchedulersHold
     _groups: GroupsHold
