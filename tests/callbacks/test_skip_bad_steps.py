@@ -154,7 +154,7 @@ def one_fit(folder, seed, rank=0, ranks=1, *, strategy="auto", shard=None, avera
         "groups": [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]],
         "updates": (schedule.counts, decay.counts, schedule.state_dict()["rates"], decay.state_dict()["rates"]),
         "accepted": skip.state_dict()["accepted"],
-        "skipped": 0 if without else skip.skipped - BAD,
+        "skipped": skip.skipped - (0 if without else BAD),
     }
 
 
