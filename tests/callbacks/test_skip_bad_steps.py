@@ -205,3 +205,429 @@ def test_a_run_with_bad_updates_is_bit_equal_to_the_run_without_them(tmp_path, w
         assert many_fits(0, tmp_path, seeds, 1, **settings) == {}
     else:
         assert on_ranks(ranks, partial(many_fits, **settings), tmp_path, seeds, ranks) == [{}] * ranks
+
+
+# spikes
+
+
+def lognormal(width):
+    return lambda draw, at: math.exp(width * draw.gauss(0, 1)), lambda at: math.exp(8 * width)
+
+
+def _student(draw, freedom):
+    return draw.gauss(0, 1) / math.sqrt(sum(draw.gauss(0, 1) ** 2 for _ in range(freedom)) / freedom)
+
+
+def _loss(at):
+    return 2 + 8 * (at + 100) ** -0.3
+
+
+STREAMS = {  # a clean value at an update, and what lies 8 standard deviations above the mean there
+    "narrow norms": lognormal(0.1),
+    "norms with heavy tails": lognormal(0.5),  # excess kurtosis 5.9
+    "norms with very heavy tails": lognormal(1.0),  # excess kurtosis 111
+    "norms with tails heavier than log-normal": (
+        lambda draw, at: math.exp(0.3 * _student(draw, 20)),
+        lambda at: math.exp(8 * 0.3 * math.sqrt(20 / 18)),
+    ),
+    "falling loss": (lambda draw, at: _loss(at) + 0.05 * draw.gauss(0, 1), lambda at: _loss(at) + 8 * 0.05),
+    "loss around zero": (lambda draw, at: draw.gauss(0, 1), lambda at: 8.0),
+}
+CLEAN = int(os.environ.get("CLEAN", "20000"))  # updates of each stream; `make injections` runs 100,000
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_spikes_of_8_sigma_are_seen_and_clean_updates_with_heavy_tails_are_not(stream):
+    clean, spike = STREAMS[stream]
+    draw, accepted = random.Random(1), AcceptedValues(sigma=6.0, window=128)
+    seen = alarms = 0
+    spikes = range(200, CLEAN, 20)
+    for at in range(CLEAN):
+        limit = accepted.limit()
+        seen += at in spikes and spike(at) > limit  # asked, not accepted: what comes next is clean
+        if (value := clean(draw, at)) > limit:
+            alarms += 1
+        else:
+            accepted.accept(value)
+    assert seen >= 0.99 * len(spikes)
+    assert alarms <= (CLEAN - 1) // 100_000 + 1
+    print(f"{stream}: {seen / len(spikes):.4f} of the spikes, {alarms} false alarms in {CLEAN}")
+
+
+def test_nothing_is_a_spike_before_half_a_window():
+    accepted = AcceptedValues(sigma=6.0, window=8)
+    for value in (1.0, 1.1, 0.9):
+        accepted.accept(value)
+        assert accepted.limit() == math.inf
+    accepted.accept(1.0)
+    assert 1.1 < accepted.limit() < 2
+
+
+def test_the_limit_is_mean_plus_sigma_standard_deviations_of_the_logarithms():
+    accepted = AcceptedValues(sigma=6.0, window=8)
+    for value in (1.0, math.e, 1.0, math.e):  # logarithms 0, 1, 0, 1: mean 1/2, deviation sqrt(1/3)
+        accepted.accept(value)
+    assert accepted.limit() == pytest.approx(math.exp(0.5 + 6 * math.sqrt(1 / 3)))
+
+
+def test_values_that_are_not_positive_are_judged_as_they_are():
+    accepted = AcceptedValues(sigma=2.0, window=8)
+    for value in (0.0, 1.0, 0.0, 1.0):
+        accepted.accept(value)
+    assert accepted.limit() == pytest.approx(0.5 + 2 * math.sqrt(1 / 3))
+
+
+def test_the_window_slides_and_leaves_out_what_is_not_finite():
+    accepted = AcceptedValues(sigma=6.0, window=8)
+    for value in (*range(1, 11), math.nan, math.inf):
+        accepted.accept(float(value))
+    assert accepted.to_plain() == [3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
+
+
+def test_a_run_at_rest_does_not_spike_by_rounding():
+    accepted = AcceptedValues(sigma=6.0, window=8)
+    for _ in range(8):
+        accepted.accept(2.0)
+    assert accepted.limit() == pytest.approx(2 * math.exp(0.006))
+
+
+class Spiky(Regression):
+    """Multiplies the loss of some batches."""
+
+    def __init__(self, *bad, factor=1000.0, **settings):
+        super().__init__(torch.optim.AdamW, weight_decay=0.1, **settings)
+        self.bad, self.factor = bad, factor
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        return loss * (self.factor if self.trainer.current_epoch * 8 + batch_idx in self.bad else 1.0)
+
+
+def test_a_spike_is_skipped_told_once_and_logged(tmp_path):
+    skip, logger = SkipBadSteps(window=8), MemoryLogger()
+    run = trainer(tmp_path, skip, logger=logger, log_every_n_steps=1, max_epochs=2)
+    with pytest.warns(UserWarning) as caught:
+        run.fit(Spiky(9), loader())
+    assert skip.skipped == 1
+    (line,) = [str(one.message) for one in caught if "SkipBadSteps" in str(one.message)]
+    assert line.startswith("SkipBadSteps: update 9 is skipped, number 1: loss ")
+    assert ", the limit by accepted updates (loss " in line
+    assert "the largest gradient is of " in line
+    assert list(logger.points["skipped/spike"].values()) == [0.0] * 9 + [1.0] * 7
+    assert logger.points["skipped/total"] == logger.points["skipped/spike"]
+    assert set(logger.points["skipped/nonfinite"].values()) == {0.0}
+
+
+def test_without_sigma_spikes_are_applied(tmp_path):
+    skip = SkipBadSteps(sigma=None, window=8)
+    trainer(tmp_path, skip, max_epochs=2).fit(Spiky(9), loader())
+    assert skip.skipped == 0
+
+
+def test_without_nonfinite_only_spikes_are_skipped_and_the_window_stays_clean(tmp_path):
+    skip = SkipBadSteps(nonfinite=False, window=8)
+    run = trainer(tmp_path, skip, max_epochs=2)
+    run.fit(Spiky(9, factor=math.nan), loader())
+    assert skip.skipped == 0
+    assert all(map(math.isfinite, skip.state_dict()["accepted"][0]["loss"]))
+    assert not weights(run.lightning_module).isfinite().all()
+
+
+@pytest.mark.parametrize("stop", [5, 10, 12, 14])  # before the window is full, right after a skip, later
+def test_a_resumed_run_decides_as_the_one_that_went_on(tmp_path, stop):
+    def make():
+        return SkipBadSteps(window=8), Spiky(9, 11, factor=math.nan)
+
+    skip, whole = make()
+    trainer(tmp_path, skip, max_epochs=3).fit(whole, loader())
+    _, first = make()
+    run = trainer(tmp_path, _, max_steps=stop, max_epochs=3)
+    run.fit(first, loader())
+    run.save_checkpoint(tmp_path / "stop.ckpt")
+    again, rest = make()
+    trainer(tmp_path, again, max_epochs=3).fit(rest, loader(), ckpt_path=tmp_path / "stop.ckpt")
+    assert again.state_dict() == skip.state_dict()
+    assert skip.skipped == 2
+    assert torch.equal(weights(rest), weights(whole))
+
+
+# where it stands, and what else moves
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_schedules_do_not_move_wherever_the_callback_stands(tmp_path, first):
+    watch, schedule = Watch(), LRSchedule(wsd(decay=8), total=8)
+    pair = [SkipBadSteps(), schedule] if first else [schedule, SkipBadSteps()]
+    trainer(tmp_path, *pair, watch, max_epochs=1).fit(Spiky(2, 3, factor=math.nan), loader())
+    assert schedule.counts == [6]
+    assert watch.first[2] == watch.first[3] == watch.first[4] > watch.first[5]
+
+
+def test_it_judges_before_any_clipper_and_after_all_others(tmp_path):
+    class Looks(L.Callback):
+        pass
+
+    order = [GradientNormClip(1.0), SkipBadSteps(), Looks(), GradientNormMonitor(), LRSchedule(wsd(), total=9)]
+    run = trainer(tmp_path, *order, max_steps=1)
+    run.fit(Regression(), loader())
+    assert [type(callback).__name__ for callback in run.callbacks] == [
+        "Looks", "LRSchedule", "SkipBadSteps", "GradientNormClip", "GradientNormMonitor"
+    ]  # fmt: skip
+
+
+def test_the_monitor_logs_the_norm_that_was_skipped(tmp_path):
+    logger = MemoryLogger()
+    callbacks = [SkipBadSteps(), GradientNormMonitor(1), GradientNormClip(0.1)]
+    trainer(tmp_path, *callbacks, logger=logger, max_epochs=1).fit(Spiky(2, factor=math.nan), loader())
+    norms = list(logger.points["grad_norm/total"].values())
+    assert [math.isfinite(norm) for norm in norms] == [True, True, False, *[True] * 5]
+
+
+class Stepwise(Spiky):
+    def configure_optimizers(self):
+        optimizer = super().configure_optimizers()
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def test_schedulers_of_torch_do_not_move(tmp_path):
+    watch = Watch()
+    run = trainer(tmp_path, SkipBadSteps(), watch, max_epochs=1)
+    run.fit(Stepwise(2, factor=math.nan), loader())
+    assert watch.first == pytest.approx([0.1 * 0.5**count for count in (0, 1, 2, 2, 3, 4, 5, 6)])
+    assert run.lr_scheduler_configs[0].interval == "step"
+
+
+def test_averages_are_left_as_they_were_found(tmp_path):
+    average = WeightAveraging()
+    trainer(tmp_path, SkipBadSteps(), average, max_steps=2).fit(Regression(), loader())
+    assert "should_update" not in vars(average)
+
+
+class Counting(torch.optim.SGD):
+    """Counts steps in its groups, as schedule-free optimizers do, with or without gradients."""
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        for group in self.param_groups:
+            group["steps"] = group.get("steps", 0) + 1
+            group.setdefault("sum", torch.zeros(())).add_(1)
+        return loss
+
+
+def test_what_an_optimizer_counts_in_its_groups_is_put_back(tmp_path):
+    run = trainer(tmp_path, SkipBadSteps(), max_epochs=1)
+    module = Spiky(2, 3, factor=math.nan)
+    module.optimizer, module.settings = Counting, {}
+    run.fit(module, loader())
+    assert [(group["steps"], group["sum"].item()) for group in run.optimizers[0].param_groups] == [(6, 6.0)] * 2
+
+
+OPTIMIZERS = {
+    "SGD": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.1),
+    "foreach AdamW": partial(torch.optim.AdamW, lr=0.1, foreach=True),
+    "fused AdamW": partial(torch.optim.AdamW, lr=0.1, fused=True),
+    "fused SGD": partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True),
+    "Adafactor": partial(torch.optim.Adafactor, lr=0.1),
+    "Muon": partial(torch.optim.Muon, lr=0.1),
+    "RMSprop": partial(torch.optim.RMSprop, lr=0.1, momentum=0.9),
+    "Adagrad": partial(torch.optim.Adagrad, lr=0.1),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_of_torch_is_left_bit_equal(tmp_path, optimizer):
+    class Chosen(Spiky):
+        def configure_optimizers(self):
+            parameters = [one for one in self.parameters() if optimizer != "Muon" or one.ndim == 2]
+            return OPTIMIZERS[optimizer](parameters)
+
+    poisoned, clean = Chosen(2, 5, factor=math.nan), Chosen()
+    data = list(loader())
+    runs = [trainer(tmp_path, SkipBadSteps(), max_epochs=1) for _ in range(2)]
+    runs[0].fit(poisoned, torch.utils.data.DataLoader(data, batch_size=None))
+    kept = [batch for at, batch in enumerate(data) if at not in (2, 5)]
+    runs[1].fit(clean, torch.utils.data.DataLoader(kept, batch_size=None))
+    assert torch.equal(weights(poisoned), weights(clean))
+    states = [run.optimizers[0].state_dict()["state"] for run in runs]
+    assert str(states[0]) == str(states[1])
+
+
+class Manual(Gan):
+    """A Gan whose critic sees NaN in one batch."""
+
+    def training_step(self, batch, batch_idx):
+        if batch_idx != 3:
+            return super().training_step(batch, batch_idx)
+        generator, critic = self.optimizers()
+        critic.zero_grad()
+        self.manual_backward(self.critic(batch[0]).sum() * math.nan)
+        critic.step()
+        return None
+
+
+def test_in_manual_optimization_each_optimizer_is_judged_alone(tmp_path):
+    skip, schedule = SkipBadSteps(), LRSchedule(wsd(), total=100)
+    module = Manual()
+    trainer(tmp_path, skip, schedule, max_epochs=1).fit(module, loader())
+    assert skip.skipped == 1
+    assert schedule.counts == [7, 7]
+    assert weights(module).isfinite().all()
+
+
+# fp16
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_overflow_is_the_scalers_and_never_enters_the_window(tmp_path, fused):
+    skip, schedule = SkipBadSteps(window=8), LRSchedule(wsd(), total=100)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    run = trainer(tmp_path, skip, schedule, max_epochs=2, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+    module = Spiky(3, factor=math.inf, fused=fused)
+    run.fit(module, loader())
+    assert skip.skipped == 0
+    assert schedule.counts == [15]
+    assert scaler.get_scale() == 4.0
+    values = skip.state_dict()["accepted"][0]
+    assert max(*values["loss"], *values["gradient norm"]) < 20
+    assert weights(module).isfinite().all()
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_spike_under_the_scaler_is_skipped_at_its_true_size(tmp_path, fused):
+    skip = SkipBadSteps(window=8)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    run = trainer(tmp_path, skip, max_epochs=2, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+    with pytest.warns(UserWarning, match="update 9 is skipped, number 1: loss [0-9.]+ is above"):
+        run.fit(Spiky(9, factor=100.0, fused=fused), loader())
+    assert skip.skipped == 1
+    assert scaler.get_scale() == 8.0
+
+
+# the end of a run, and refusals
+
+
+def test_too_many_in_a_row_stop_the_run_and_name_the_parameter(tmp_path):
+    class Broken(Regression):
+        def on_after_backward(self):
+            if self.trainer.global_step >= 2:
+                self.head.weight.grad[0, 1] = math.nan
+
+    module = Broken(torch.optim.AdamW)
+    run = trainer(tmp_path, SkipBadSteps(max_consecutive=3), max_epochs=2)
+    with pytest.raises(RuntimeError) as caught:
+        run.fit(module, loader())
+    assert str(caught.value).startswith(
+        "SkipBadSteps: 3 updates in a row would have been skipped, up to update 4: not finite (loss "
+    )
+    assert "is that of head.weight (norm nan). Resume from a checkpoint" in str(caught.value)
+    assert weights(module).isfinite().all()
+
+
+def test_skips_that_are_not_in_a_row_do_not_stop_the_run(tmp_path):
+    skip = SkipBadSteps(max_consecutive=2)
+    trainer(tmp_path, skip, max_epochs=1).fit(Spiky(0, 2, 4, 6, factor=math.nan), loader())
+    assert skip.skipped == 4
+
+
+def test_only_the_first_ten_and_every_hundredth_are_told(tmp_path):
+    with pytest.warns(UserWarning) as caught:
+        run = trainer(tmp_path, SkipBadSteps(max_consecutive=1000), max_epochs=15)
+        run.fit(Spiky(*range(200), factor=math.nan), loader())
+    told = [str(one.message) for one in caught if "SkipBadSteps" in str(one.message)]
+    assert len(told) == 11
+    assert told[9].endswith("From here on only every hundredth is told.")
+    assert "number 100:" in told[10]
+
+
+def test_a_step_without_gradients_is_nothing_to_judge(tmp_path):
+    class Absent(Regression):
+        def training_step(self, batch, batch_idx):
+            return None if batch_idx % 2 else super().training_step(batch, batch_idx)
+
+    skip = SkipBadSteps(window=8)
+    trainer(tmp_path, skip, max_epochs=1).fit(Absent(), loader())
+    assert len(skip.state_dict()["accepted"][0]["gradient norm"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"nonfinite": 1}, "nonfinite must be True or False, got 1."),
+        ({"sigma": 0}, "sigma must be a finite number > 0, or None, got 0."),
+        ({"sigma": math.nan}, "sigma must be a finite number > 0, or None, got nan."),
+        ({"window": 7}, "window must be a whole number of updates >= 8, got 7."),
+        ({"max_consecutive": 0}, "max_consecutive must be a whole number of updates >= 1, got 0."),
+        ({"nonfinite": False, "sigma": None}, "nonfinite=False and sigma=None skip nothing: give one of the two"),
+    ],
+)
+def test_refuses_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SkipBadSteps(**arguments)
+
+
+def test_refuses_lbfgs_by_name(tmp_path):
+    with pytest.raises(MisconfigurationException, match="SkipBadSteps cannot skip an update of LBFGS"):
+        module = Regression()
+        module.configure_optimizers = lambda: torch.optim.LBFGS(module.parameters())
+        trainer(tmp_path, SkipBadSteps(), max_steps=1).fit(module, loader())
+
+
+@pytest.mark.skipif(not deepspeed_is_here(), reason="deepspeed is not installed")
+def test_refuses_deepspeed_by_name(tmp_path):
+    run = trainer(tmp_path, SkipBadSteps(), strategy=PLACES["ZeRO-1 2"].strategy(), max_steps=1)
+    with pytest.raises(MisconfigurationException, match="SkipBadSteps does not support CPUDeepSpeed in this version"):
+        SkipBadSteps().setup(run, Regression(), "fit")
+
+
+# ranks
+
+
+class Alone(Poisoned):
+    """One rank's gradient is NaN after DDP has averaged: nobody else can see it."""
+
+    def on_after_backward(self):
+        if self.trainer.global_step == 2 and self.rank == 1:
+            self.net.head.weight.grad[0, 0] = math.nan
+
+
+@pytest.mark.parametrize("strategy", [partial(DDPStrategy, find_unused_parameters=True), fsdp1()], ids=["DDP", "FSDP1"])
+def test_what_only_one_rank_sees_is_skipped_on_all_without_a_hang(tmp_path, strategy):
+    def run(rank):
+        class Here(Poisoned):
+            def on_after_backward(self):
+                if self.trainer.global_step == 2 and rank == 1:
+                    gradients = [one.grad for one in self.parameters() if one.grad is not None and one.grad.numel()]
+                    gradients[0].view(-1)[0] = math.nan
+
+        warnings.simplefilter("ignore")
+        skip = SkipBadSteps()
+        settings = {"strategy": strategy(), "devices": 2, "use_distributed_sampler": False, "max_epochs": 1}
+        fit = trainer(tmp_path, skip, **settings)
+        seen = []
+        watch = AtTheEnd()
+        fit.callbacks.append(watch)
+        watch.on_train_batch_end = lambda run, module, *rest: seen.append([_whole(one) for one in module.parameters()])
+        fit.fit(Here(rank), torch.utils.data.DataLoader(batches(0, rank, 1, {}, without=False), batch_size=None))
+        unmoved = all(map(torch.equal, seen[1], seen[2]))
+        moved = not all(map(torch.equal, seen[2], seen[3]))
+        return skip.skipped, unmoved, moved, all(bool(one.isfinite().all()) for one in seen[-1])
+
+    assert on_ranks(2, run, timeout=60) == [(1, True, True, True)] * 2
+
+
+def test_all_ranks_stop_together_and_say_whose_gradient_it_is(tmp_path):
+    def run(rank):
+        warnings.simplefilter("ignore")
+        strategy = DDPStrategy(find_unused_parameters=True)
+        fit = trainer(
+            tmp_path, SkipBadSteps(max_consecutive=1), strategy=strategy, devices=2, use_distributed_sampler=False
+        )
+        data = torch.utils.data.DataLoader(batches(0, rank, 1, {}, without=False), batch_size=None)
+        with pytest.raises(RuntimeError) as caught:
+            fit.fit(Alone(rank), data)
+        return str(caught.value)
+
+    texts = on_ranks(2, run, timeout=60)
+    assert "the gradient that is not finite is another rank's" in texts[0]
+    assert "is that of net.head.weight (norm nan)" in texts[1]
