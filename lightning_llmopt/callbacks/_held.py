@@ -86,30 +86,36 @@ class GroupsHold:
     """Puts back what an optimizer counts in its groups, as schedule-free ones do in every step, after a skipped one."""
 
     def __init__(self) -> None:
-        self._handles: list[RemovableHandle] = []  # removed later: not while torch goes through them
+        self._handles: dict[int, RemovableHandle] = {}
 
     def hold(self, optimizer: Optimizer) -> None:
-        """For the coming step of ``optimizer``."""
-        self.release()
+        """For the coming step of ``optimizer``, until it is released."""
         before = [
             {key: _kept(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups
         ]
 
         @not_compiled
-        def put_back(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        def put_back(optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # twice where a step calls the inherited one
             for group, kept in zip(optimizer.param_groups, before, strict=False):
+                for key in [key for key in group if key != "params" and key not in kept]:
+                    del group[key]
                 for key, (value, copy) in kept.items():
                     group[key] = value if copy is None else value.copy_(copy)
-            before.clear()  # once
 
+        self.release(optimizer)
         try:
-            self._handles.append(optimizer.register_step_post_hook(put_back))
+            self._handles[id(optimizer)] = optimizer.register_step_post_hook(put_back)
         except AttributeError:  # a wrapper that never ran torch.optim.Optimizer.__init__
             return
 
-    def release(self) -> None:
-        """Whether the step ran or not, it is over."""
-        for handle in self._handles:
+    def release(self, optimizer: Optimizer) -> None:
+        """The next step of ``optimizer`` is another one."""
+        if (handle := self._handles.pop(id(optimizer), None)) is not None:
+            handle.remove()
+
+    def release_all(self) -> None:
+        """The batch has ended."""
+        for handle in self._handles.values():
             handle.remove()
         self._handles.clear()
 

@@ -168,6 +168,7 @@ class SkipBadSteps(Callback):
         seen = on_all_ranks(trainer, reading, self._loss, self._losses)
         self._loss, self._losses = None, 0
         step_counts_again(optimizer)
+        self._groups.release(optimizer)
         self._due |= is_logging_step(trainer)
         if seen is None:
             return
@@ -193,7 +194,7 @@ class SkipBadSteps(Callback):
     ) -> None:
         """Let go of what was held for this batch; log."""
         self._schedulers.release()
-        self._groups.release()
+        self._groups.release_all()
         if self._due:
             self._due = False
             write(trainer, {"skipped/total": float(self.skipped), **self._logged()})
@@ -289,7 +290,7 @@ class SkipBadSteps(Callback):
     def _let_go(self, trainer: Trainer) -> None:
         self._averages.detach()
         self._schedulers.release()
-        self._groups.release()
+        self._groups.release_all()
         for optimizer in trainer.optimizers:
             step_counts_again(optimizer)
 
