@@ -3,6 +3,7 @@
 from .branches import Branches as Branches
 from .branches import branch as branch
 from .branches import branch_many as branch_many
+from .clip_advisor import ClipAdvisor as ClipAdvisor
 from .gradient_norm_clip import GradientNormClip as GradientNormClip
 from .gradient_norm_monitor import GradientNormMonitor as GradientNormMonitor
 from .hyperparameter_schedule import HyperparameterSchedule as HyperparameterSchedule

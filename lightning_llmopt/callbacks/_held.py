@@ -95,7 +95,9 @@ class GroupsHold:
         ]
 
         @not_compiled
-        def put_back(optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # twice where a step calls the inherited one
+        def put_back(
+            optimizer: Optimizer, args: Any, kwargs: Any
+        ) -> None:  # twice where a step calls the inherited one
             for group, kept in zip(optimizer.param_groups, before, strict=False):
                 for key in [key for key in group if key != "params" and key not in kept]:
                     del group[key]

@@ -191,7 +191,9 @@ WHERE = {
 
 CHUNK = 60  # fits of one test: it has a time limit
 CHUNKS = [
-    pytest.param(where, range(start, min(start + CHUNK, fits)), id=f"{where}, {fits * BAD} injections from {start * BAD}")
+    pytest.param(
+        where, range(start, min(start + CHUNK, fits)), id=f"{where}, {fits * BAD} injections from {start * BAD}"
+    )
     for where, (share, *_) in WHERE.items()
     for fits in [math.ceil(INJECTIONS * share / BAD)]
     for start in range(0, fits, CHUNK)
@@ -506,7 +508,9 @@ def test_a_spike_under_the_scaler_is_skipped_at_its_true_size(tmp_path, fused):
     skip = SkipBadSteps(window=8)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     run = trainer(tmp_path, skip, max_epochs=2, plugins=MixedPrecision("16-mixed", "cpu", scaler))
-    with pytest.warns(UserWarning, match=r"update 9 is skipped, number 1: .* accepted updates \(loss 47\.[0-9]+, gradient norm 179\.2"):
+    with pytest.warns(
+        UserWarning, match=r"update 9 is skipped, number 1: .* accepted updates \(loss 47\.[0-9]+, gradient norm 179\.2"
+    ):
         run.fit(Spiky(9, factor=100.0, fused=fused), loader())
     assert skip.skipped == 1
     assert scaler.get_scale() == 8.0
