@@ -34,7 +34,7 @@ class ClipAdvisor(Callback):
     several optimizers each tag ends in the optimizer's name, as in ``clip_advice/1%/Adam-1``.
 
     Args:
-        after: Applied updates that the advice is drawn from, >= 20; let them begin after the warmup with ``skip_first``.
+        after: Applied updates that the advice is drawn from, >= 20.
         skip_first: Applied updates that are left out before that, >= 0: norms of a warmup are those of no other phase.
         quantiles: Percentiles of the table [%], in [0, 100].
 

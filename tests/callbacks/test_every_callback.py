@@ -14,7 +14,14 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import Logger
 
 from lightning_llmopt import callbacks
-from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, HyperparameterSchedule, LRSchedule
+from lightning_llmopt.callbacks import (
+    ClipAdvisor,
+    GradientNormClip,
+    GradientNormMonitor,
+    HyperparameterSchedule,
+    LRSchedule,
+    SkipBadSteps,
+)
 from lightning_llmopt.schedules import Anneal, wsd
 
 from fitting import Gan, MemoryLogger, Regression, Watch, loader, trainer
@@ -24,6 +31,8 @@ MAKE = {
     "HyperparameterSchedule": lambda: HyperparameterSchedule("weight_decay", wsd(warmup=100, decay=100), total=1_000),
     "GradientNormClip": lambda: GradientNormClip(1.0),
     "GradientNormMonitor": lambda: GradientNormMonitor(),
+    "SkipBadSteps": lambda: SkipBadSteps(),
+    "ClipAdvisor": lambda: ClipAdvisor(after=20),
 }
 pytestmark = pytest.mark.filterwarnings("ignore:HyperparameterSchedule.'weight_decay'.. it is 0 in every group")
 every_callback = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
@@ -228,6 +237,10 @@ trainer:
       init_args: {max_norm: 0.5}
     - class_path: lightning_llmopt.callbacks.GradientNormMonitor
       init_args: {every_n_steps: 2}
+    - class_path: lightning_llmopt.callbacks.SkipBadSteps
+      init_args: {sigma: null, max_consecutive: 10}
+    - class_path: lightning_llmopt.callbacks.ClipAdvisor
+      init_args: {after: 20, quantiles: [50, 99]}
     - class_path: fitting.Watch
 """
 

@@ -308,7 +308,7 @@ class Spiky(Regression):
 def test_a_spike_is_skipped_told_once_and_logged(tmp_path):
     skip, logger = SkipBadSteps(window=8), MemoryLogger()
     run = trainer(tmp_path, skip, logger=logger, log_every_n_steps=1, max_epochs=2)
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="SkipBadSteps") as caught:
         run.fit(Spiky(9), loader())
     assert skip.skipped == 1
     (line,) = [str(one.message) for one in caught if "SkipBadSteps" in str(one.message)]
@@ -469,7 +469,7 @@ class Manual(Gan):
     def training_step(self, batch, batch_idx):
         if batch_idx != 3:
             return super().training_step(batch, batch_idx)
-        generator, critic = self.optimizers()
+        _, critic = self.optimizers()
         critic.zero_grad()
         self.manual_backward(self.critic(batch[0]).sum() * math.nan)
         critic.step()
@@ -543,8 +543,8 @@ def test_skips_that_are_not_in_a_row_do_not_stop_the_run(tmp_path):
 
 
 def test_only_the_first_ten_and_every_hundredth_are_told(tmp_path):
-    with pytest.warns(UserWarning) as caught:
-        run = trainer(tmp_path, SkipBadSteps(max_consecutive=1000), max_epochs=15)
+    run = trainer(tmp_path, SkipBadSteps(max_consecutive=1000), max_epochs=15)
+    with pytest.warns(UserWarning, match="SkipBadSteps") as caught:
         run.fit(Spiky(*range(200), factor=math.nan), loader())
     told = [str(one.message) for one in caught if "SkipBadSteps" in str(one.message)]
     assert len(told) == 11
@@ -580,10 +580,10 @@ def test_refuses_bad_arguments(arguments, message):
 
 
 def test_refuses_lbfgs_by_name(tmp_path):
+    module, run = Regression(), trainer(tmp_path, SkipBadSteps(), max_steps=1)
+    module.configure_optimizers = lambda: torch.optim.LBFGS(module.parameters())
     with pytest.raises(MisconfigurationException, match="SkipBadSteps cannot skip an update of LBFGS"):
-        module = Regression()
-        module.configure_optimizers = lambda: torch.optim.LBFGS(module.parameters())
-        trainer(tmp_path, SkipBadSteps(), max_steps=1).fit(module, loader())
+        run.fit(module, loader())
 
 
 @pytest.mark.skipif(not deepspeed_is_here(), reason="deepspeed is not installed")
