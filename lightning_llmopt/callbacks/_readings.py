@@ -5,7 +5,7 @@ callbacks at fit start (``run_last``).
 """
 
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -27,7 +27,6 @@ class _Shared:
 
 
 _READINGS: "WeakKeyDictionary[Trainer, dict[int, _Shared]]" = WeakKeyDictionary()
-_MOVED: "WeakKeyDictionary[Trainer, WeakSet[Callback]]" = WeakKeyDictionary()
 
 
 def reading_for(trainer: Trainer, optimizer: Optimizer, asker: Callback) -> GradientReading:
@@ -49,6 +48,17 @@ def reading_for(trainer: Trainer, optimizer: Optimizer, asker: Callback) -> Grad
     return entry.reading
 
 
+def reading_there(trainer: Trainer, optimizer: Optimizer) -> GradientReading | None:
+    """The reading that somebody has taken of this update already; ``None`` if nobody looks at its norms."""
+    entry = _READINGS.get(trainer, {}).get(index_of(trainer, optimizer))
+    return entry.reading if entry is not None and entry.update == trainer.global_step else None
+
+
+def loss_scale_of(trainer: Trainer, optimizer: Optimizer) -> Tensor | None:
+    """The factor that the gradients of this update still carry, shape ``()``; ``None`` if they carry none."""
+    return _loss_scale(trainer, optimizer, parameters_of_update(trainer, optimizer))
+
+
 def _loss_scale(trainer: Trainer, optimizer: Optimizer, parameters: list[Tensor]) -> Tensor | None:
     """The factor still on the gradients: fused optimizers take the fp16 loss scale off inside their step."""
     if (scale := engine_loss_scale(trainer)) != 1.0:
@@ -62,21 +72,13 @@ def _loss_scale(trainer: Trainer, optimizer: Optimizer, parameters: list[Tensor]
 def run_last(trainer: Trainer, callback: Callback) -> None:
     """Move ``callback`` behind all others but the checkpoint callbacks, which Lightning keeps at the end.
 
-    Whoever looks at gradients then sees them raw, and whoever changes them has done so.
+    Whoever looks at gradients then sees them raw, and whoever changes them has done so. Of ours, those that clip
+    (``CLIPS``) come behind those that only look.
     """
     others = [other for other in trainer.callbacks if other is not callback]  # type: ignore[attr-defined]
     checkpoints = [other for other in others if isinstance(other, Checkpoint)]
     before = [other for other in others if not isinstance(other, Checkpoint)]
-    trainer.callbacks = [*before, callback, *checkpoints]  # type: ignore[attr-defined]
-    _MOVED.setdefault(trainer, WeakSet()).add(callback)
-
-
-def run_before_the_last(trainer: Trainer, callback: Callback) -> None:
-    """Move ``callback`` in front of all that have called ``run_last``, itself among them: the first of the last.
-
-    Call it in ``on_fit_start``, when every callback has found its place.
-    """
-    others = [other for other in trainer.callbacks if other is not callback]  # type: ignore[attr-defined]
-    moved = _MOVED.get(trainer, WeakSet())
-    at = next((at for at, other in enumerate(others) if other in moved), len(others))
-    trainer.callbacks = [*others[:at], callback, *others[at:]]  # type: ignore[attr-defined]
+    clippers = [other for other in before if getattr(other, "CLIPS", False)]
+    lookers = [other for other in before if not getattr(other, "CLIPS", False)]
+    ours = [*clippers, callback] if getattr(callback, "CLIPS", False) else [callback, *clippers]
+    trainer.callbacks = [*lookers, *ours, *checkpoints]  # type: ignore[attr-defined]

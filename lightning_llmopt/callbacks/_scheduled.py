@@ -28,7 +28,7 @@ from ._log import write
 from ._optimizers import group_names, index_of, may_step, optimizer_names
 from ._playing import Plan, Playing, check_curve, plan
 from ._resume import Jump, check_choice, settle
-from ._strategy import refuse_strategies
+from ._shards import has_engine, update_is_due
 from ._targets import Target
 from ._updates import AppliedUpdates
 
@@ -116,9 +116,6 @@ class Scheduled(Callback):
         """Start from nothing, unless the same Trainer goes on with another fit."""
         if stage != "fit":
             return
-        refuse_strategies(
-            trainer, self.label, ("DeepSpeedStrategy",), "its engine keeps optimizer and counter to itself."
-        )
         self._saved = None
 
     @override
@@ -177,8 +174,10 @@ class Scheduled(Callback):
         """Write what this update consumes, if that matters; log; see to it that nobody else writes."""
         if self._updates is None or self._entries is None or self._clock is None:
             return
+        if not update_is_due(trainer):
+            return
         index = index_of(trainer, optimizer)
-        self._updates.about_to_step(index, empty=not may_step(optimizer))
+        self._updates.about_to_step(index, empty=not (has_engine(trainer) or may_step(optimizer)))
         due, step = is_logging_step(trainer), logger_step(trainer)
         self._entries.adopt_new_groups(index)
         refuse_strangers(trainer, self.label, self._entries, index, all_groups=due)

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
 from .._lightning import MisconfigurationException, Trainer, rank_zero_warn
@@ -49,6 +50,11 @@ def update_is_due(trainer: Trainer) -> bool:
     if not inherits(trainer.strategy, _DEEPSPEED):
         return True
     return bool(_engine(trainer).is_gradient_accumulation_boundary())
+
+
+def has_engine(trainer: Trainer) -> bool:
+    """Whether DeepSpeed's engine steps, which keeps gradients where nobody else sees them."""
+    return inherits(trainer.strategy, _DEEPSPEED)
 
 
 def engine_loss_scale(trainer: Trainer) -> float:
@@ -178,3 +184,12 @@ def parameters_of_update(trainer: Trainer, optimizer: Optimizer) -> list[Tensor]
     if _zero(trainer) is None:
         return parameters_of(optimizer)
     return [parameter for group in whole_parameters(trainer, optimizer) for parameter in group]
+
+
+def whole_gradients_(parameters: list[Tensor]) -> None:
+    """Make up sums that are still pending in DTensor gradients, in place: their numbers mean nothing before."""
+    for parameter in parameters:
+        gradient = parameter.grad
+        if isinstance(gradient, DTensor) and any(placement.is_partial() for placement in gradient.placements):
+            placements = [Replicate() if place.is_partial() else place for place in gradient.placements]
+            parameter.grad = gradient.redistribute(placements=placements)

@@ -1,30 +1,22 @@
 """Clipping by the norm of the whole gradient."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from .._lightning import (
-    Callback,
-    LightningModule,
-    MisconfigurationException,
-    Trainer,
-    is_overridden,
-    not_compiled,
-    rank_zero_warn,
-)
-from ..gradients import check_max_norm
-from ._readings import reading_for, run_last
-from ._shards import (
-    engine_clip_value,
-    parameters_of_update,
-    refuse_unknown_shards,
-    take_over_engine_clipping,
-    update_is_due,
-    warn_of_unsharded,
-)
+from .._lightning import LightningModule, MisconfigurationException, Trainer
+from ..gradients import GradientReading, check_max_norm, clip_coefficient
+from ._clipper import Clipper
+from ._optimizers import group_names
+from ._readings import reading_for
+from ._shards import whole_parameters
 
 
-class GradientNormClip(Callback):
+class GradientNormClip(Clipper):
     """Shrink the gradient of every update whose norm is above ``max_norm``.
 
     The norm is that of the whole gradient of the optimizer that steps, whatever the strategy: one device, DDP, FSDP,
@@ -35,59 +27,85 @@ class GradientNormClip(Callback):
 
     Args:
         max_norm: Largest norm left alone [unit of the unscaled gradient], > 0.
+        per_group: ``True`` clips every parameter group by its own norm. A dict does so for the groups that it names
+            (by ``name`` entry or position), each with a largest norm of its own; the others share ``max_norm``.
 
     Raises:
-        ValueError: If ``max_norm`` is not a finite number > 0.
-        MisconfigurationException: At fit start, if ``Trainer(gradient_clip_val=...)`` or DeepSpeed's
-            ``gradient_clipping`` is set as well, or if DeepSpeed offloads the optimizer.
+        ValueError: If a norm is not a finite number > 0, or ``per_group`` is nothing of the kind.
+        MisconfigurationException: At fit start, if another clipper, ``Trainer(gradient_clip_val=...)`` or DeepSpeed's
+            ``gradient_clipping`` is set as well, if DeepSpeed offloads the optimizer, or if ``per_group`` names a group
+            that is not there.
 
     Source:
         Pascanu et al. 2013, https://arxiv.org/abs/1211.5063.
 
     Example:
-        >>> GradientNormClip(max_norm=1.0).max_norm
+        >>> GradientNormClip(max_norm=1.0, per_group={"embeddings": 0.1}).max_norm
         1.0
     """
 
-    def __init__(self, max_norm: float) -> None:
+    def __init__(self, max_norm: float, *, per_group: bool | Mapping[int | str, float] = False) -> None:
         self.max_norm = check_max_norm(max_norm)
-
-    @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse clashes, and move behind the callbacks that only look."""
-        if stage != "fit":
-            return
-        _refuse_second_clipper(trainer)
-        if is_overridden("configure_gradient_clipping", pl_module):
-            rank_zero_warn(
-                f"{type(pl_module).__name__}.configure_gradient_clipping runs after GradientNormClip and sees "
-                "clipped gradients. Remove one of the two."
-            )
-        run_last(trainer, self)
+        self.per_group = _checked(per_group)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at what the strategy has made of the model."""
-        refuse_unknown_shards(trainer, "GradientNormClip")
-        warn_of_unsharded(trainer, "GradientNormClip")
-        take_over_engine_clipping(trainer, "GradientNormClip")
+        """Look at what the strategy has made of the model, and for the groups that are named."""
+        super().on_train_start(trainer, pl_module)
+        if isinstance(self.per_group, dict):
+            there = [group_names(optimizer) for optimizer in trainer.optimizers]
+            known = {key for names in there for at, name in enumerate(names) for key in (at, name)}
+            if missing := [name for name in self.per_group if name not in known]:
+                raise MisconfigurationException(
+                    f"GradientNormClip(per_group=...): there is no group {missing[0]!r}. The groups are {there}."
+                )
 
     @override
-    @not_compiled
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+    def clip(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer, parameters: list[Tensor]
+    ) -> None:
         """Scale the gradients in place."""
-        if update_is_due(trainer):
-            reading = reading_for(trainer, optimizer, self)
-            reading.clip_(parameters_of_update(trainer, optimizer), max_norm=self.max_norm)
+        reading = reading_for(trainer, optimizer, self)
+        if self.per_group is False:
+            reading.clip_(parameters, max_norm=self.max_norm)
+        else:
+            reading.clip_each_(parameters, factors=self._factors(trainer, optimizer, reading))
+
+    def _factors(self, trainer: Trainer, optimizer: Optimizer, reading: GradientReading) -> Tensor:
+        """A factor for every parameter: that of its group, or of all the groups that are not named."""
+        limits = self._limits(group_names(optimizer))
+        groups = whole_parameters(trainer, optimizer)
+        member = {parameter: limits[at][0] for at, group in reversed([*enumerate(groups)]) for parameter in group}
+        distinct = dict.fromkeys(parameter for group in groups for parameter in group)
+        own = [member[parameter] for parameter in distinct]
+        squares = reading.norms.double() ** 2 if reading.norms.device.type != "mps" else reading.norms**2
+        factors = torch.ones_like(squares)
+        for key, max_norm in dict(limits).items():
+            chosen = torch.tensor([mine == key for mine in own], device=squares.device)
+            total = torch.where(chosen, squares, torch.zeros_like(squares)).sum().sqrt()
+            factors = torch.where(chosen, clip_coefficient(total, max_norm=max_norm), factors)
+        return factors
+
+    def _limits(self, names: list[str]) -> list[tuple[int, float]]:
+        """For each group which norm it shares, and the largest that is left alone; -1 is that of the rest."""
+        if not isinstance(self.per_group, dict):
+            return [(at, self.max_norm) for at in range(len(names))]
+        own = [self.per_group.get(name, self.per_group.get(at)) for at, name in enumerate(names)]
+        return [(-1, self.max_norm) if limit is None else (at, limit) for at, limit in enumerate(own)]
 
 
-def _refuse_second_clipper(trainer: Trainer) -> None:
-    if trainer.gradient_clip_val:
-        name, setting = "gradient_clip_val", f"Trainer(gradient_clip_val={trainer.gradient_clip_val!r})"
-    elif value := engine_clip_value(trainer):
-        name, setting = "gradient_clipping", f"gradient_clipping={value!r} in the config of DeepSpeed"
-    else:
-        return
-    raise MisconfigurationException(
-        f"Two clippers: GradientNormClip and {setting}. Remove {name}, or remove GradientNormClip from the callbacks."
+def _checked(per_group: Any) -> bool | dict[int | str, float]:
+    if isinstance(per_group, bool):
+        return per_group
+    keys = isinstance(per_group, Mapping) and all(
+        isinstance(name, str | int) and not isinstance(name, bool) for name in per_group
     )
+    if not keys or not per_group:
+        raise ValueError(f"per_group must be True, False or a dict from groups to norms, got {per_group!r}.")
+    limits: dict[int | str, float] = {}
+    for name, max_norm in per_group.items():
+        try:
+            limits[name] = check_max_norm(max_norm)
+        except ValueError as error:
+            raise ValueError(f"per_group[{name!r}]: {error}") from None
+    return limits

@@ -22,7 +22,7 @@ from .._lightning import (
 from ._held import AveragesHold, GroupsHold, SchedulersHold
 from ._log import write
 from ._optimizers import index_of
-from ._readings import reading_for, run_before_the_last, run_last
+from ._readings import reading_for, run_last
 from ._seen import Seen, described, on_all_ranks, wide
 from ._shards import parameters_of_update, warn_of_unsharded
 from ._spikes import Accepted
@@ -112,7 +112,7 @@ class SkipBadSteps(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot be skipped, and move behind the callbacks that only look."""
+        """Refuse what cannot be skipped, and move behind all others but the clippers."""
         if stage == "fit":
             refuse_strategies(trainer, "SkipBadSteps", ("DeepSpeedStrategy",), "its engine keeps gradients to itself.")
             self._saved = None
@@ -120,8 +120,7 @@ class SkipBadSteps(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move in front of those that change gradients: what they remember of them must be accepted first."""
-        run_before_the_last(trainer, self)
+        """Refuse optimizers that cannot be skipped."""
         for optimizer in trainer.optimizers:
             if isinstance(optimizer, LBFGS):
                 raise MisconfigurationException(
@@ -186,6 +185,7 @@ class SkipBadSteps(Callback):
         if reason in self._counts:
             self._counts[reason] += 1
             self._warn(trainer, pl_module, optimizer, reading, seen, text)
+        reading.skipped = True
         self._skip(trainer, optimizer)
 
     @override

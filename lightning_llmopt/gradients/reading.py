@@ -29,6 +29,7 @@ class GradientReading:
         present: For each of them whether it may have a gradient. One whose gradient is spread over ranks counts as
             present: another rank may hold all of it.
         total: Norm of all of them together, shape ``()``.
+        skipped: Whether this update was called off after the reading; set by whoever does so.
         coefficient: Product of the factors applied by ``clip_``, shape ``()``, in [0, 1].
 
     Raises:
@@ -44,6 +45,7 @@ class GradientReading:
         p: float = 2.0,
         locate: Locate = gradient_shard,
     ) -> None:
+        self._p, self.skipped = p, False
         distinct = list(dict.fromkeys(parameters))
         device = distinct[0].device if distinct else None
         self._locate = locate if locate is not gradient_shard or any_sharded(distinct) else None
@@ -76,13 +78,56 @@ class GradientReading:
             ValueError: If ``max_norm`` is not a finite number > 0.
         """
         factor = clip_coefficient(self.clipped, max_norm=max_norm)
+        scale_([tensor for tensor in self.stored(parameters) if tensor is not None], factor)
+        self.coefficient = self.coefficient * factor
+
+    @torch.no_grad()
+    def clip_to_(self, parameters: Iterable[Tensor], *, limit: Tensor) -> None:
+        """Shrink the gradients in place so that their norm is at most a limit that is known on the device only.
+
+        Args:
+            parameters: The same parameters again; their gradients are changed in place.
+            limit: Largest norm left alone [unit of the unscaled gradient], shape ``()``; infinite for none.
+        """
+        factor = torch.where(self.clipped > limit, limit / (self.clipped + 1e-6), torch.ones_like(self.clipped))
+        factor = torch.where(torch.isfinite(self.clipped), factor, torch.ones_like(factor))
+        scale_([tensor for tensor in self.stored(parameters) if tensor is not None], factor)
+        self.coefficient = self.coefficient * factor
+
+    @torch.no_grad()
+    def clip_each_(self, parameters: Iterable[Tensor], *, factors: Tensor) -> None:
+        """Multiply the gradient of every parameter by a factor of its own, in place.
+
+        Args:
+            parameters: The same parameters again; their gradients are changed in place.
+            factors: Shape ``(n,)``, as ``norms``, in [0, 1]. One that is not finite leaves its gradient alone.
+        """
+        factors = torch.where(torch.isfinite(factors), factors, torch.ones_like(factors)).to(self.norms.dtype)
+        for tensor, factor in zip(self.stored(parameters), factors.unbind(), strict=True):
+            if tensor is not None:
+                tensor.mul_(factor.to(tensor.device))
+        self.norms_after(self.norms * factors)
+
+    def norms_after(self, norms: Tensor) -> None:
+        """Note what the gradients' norms are now, if they were changed other than by one factor for all."""
+        clipped = total_norm(norms.double() if norms.device.type != "mps" else norms, p=self._p).to(self.total.dtype)
+        ratio = torch.where(self.total > 0, clipped / self.total, torch.ones_like(self.total))
+        self.coefficient = ratio.nan_to_num(nan=1.0)
+
+    @torch.no_grad()
+    def measured_again(self, parameters: Iterable[Tensor], *, loss_scale: Tensor | None = None) -> None:
+        """Note what the gradients' norms are now, by another look: for changes that no factor describes."""
+        locate = self._locate or gradient_shard
+        again = GradientReading(parameters, loss_scale=loss_scale, p=self._p, locate=locate)
+        self.norms_after(again.norms)
+
+    def stored(self, parameters: Iterable[Tensor]) -> list[Tensor | None]:
+        """The memory of this rank that holds each gradient, for a change in place; ``None`` where there is none."""
         distinct = dict.fromkeys(parameters)
         if self._locate is None:
-            stored = [parameter.grad for parameter in distinct]
-        else:
-            stored = [self._locate(parameter).stored() for parameter in distinct]
-        scale_([tensor for tensor in stored if tensor is not None], factor)
-        self.coefficient = self.coefficient * factor
+            return [parameter.grad for parameter in distinct]
+        locate = self._locate
+        return [locate(parameter).stored() for parameter in distinct]
 
     @property
     def clipped(self) -> Tensor:

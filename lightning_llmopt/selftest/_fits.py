@@ -48,6 +48,7 @@ def fit(
     *,
     accumulate: int = 1,
     max_norm: float | None = MAX_NORM,
+    clipper: Callback | None = None,
     place: Place | None = None,
     rank: int = 0,
     even: bool = True,
@@ -59,6 +60,7 @@ def fit(
         model: A key of ``MODELS``.
         accumulate: Batches to an update, 1 to 3.
         max_norm: Bound of the clipping; ``None`` for none.
+        clipper: Another clipper in its place.
         place: The strategy; by default one process that holds everything.
         rank: This process.
         even: Whether to make up for a loss that is divided twice (``Place.divides_twice``).
@@ -73,7 +75,7 @@ def fit(
         weight = float(accumulate) if place.divides_twice and even else 1.0
         settings = {"strategy": place.strategy(), "devices": place.ranks, "use_distributed_sampler": False}
     found, logger = Found(), _Memory()
-    callbacks = [_Probe(found), GradientNormMonitor(1), *([GradientNormClip(max_norm)] if max_norm else [])]
+    callbacks = [_Probe(found), GradientNormMonitor(1), *([clipper] if clipper else _norm_clip(max_norm))]
     run = quiet_trainer(
         folder, callbacks, logger=logger, max_steps=UPDATES, accumulate_grad_batches=accumulate, **settings
     )
@@ -82,6 +84,10 @@ def fit(
         run.fit(Subject(model, shard, weight), loader(*split))
     found.points, found.updates = logger.points, run.global_step
     return found
+
+
+def _norm_clip(max_norm: float | None) -> list[Callback]:
+    return [] if max_norm is None else [GradientNormClip(max_norm)]
 
 
 def loader(rank: int = 0, ranks: int = 1) -> DataLoader[Any]:

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.demos.boring_classes import ManualOptimBoringModel
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader, IterableDataset
@@ -479,16 +479,6 @@ def test_groups_of_one_name_are_told_apart(tmp_path):
     module.configure_optimizers = lambda: torch.optim.SGD(groups, lr=0.1)
     trainer(tmp_path, LRSchedule(linear()), logger=logger, log_every_n_steps=1, max_steps=2).fit(module, loader())
     assert {tag for tag in logger.points if tag[:3] == "lr/"} == {f"lr/SGD/same-{index}" for index in range(4)}
-
-
-def test_deepspeed_is_refused_by_name_in_this_version(tmp_path):
-    class DeepSpeedStrategy(SingleDeviceStrategy):
-        pass
-
-    run = trainer(tmp_path, LRSchedule(RECIPE), max_steps=5)
-    run.strategy.__class__ = DeepSpeedStrategy
-    with pytest.raises(MisconfigurationException, match="LRSchedule does not support DeepSpeedStrategy .* or remove"):
-        run.fit(Regression(), loader())
 
 
 def test_lightnings_own_rate_monitor_sees_the_same_rates(tmp_path):

@@ -16,11 +16,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed.tensor import DTensor
 
 from lightning_llmopt.callbacks import (
+    AdaGC,
     GradientNormClip,
     GradientNormMonitor,
     HyperparameterSchedule,
     LRSchedule,
     SkipBadSteps,
+    ZClip,
 )
 from lightning_llmopt.callbacks._spikes import AcceptedValues
 from lightning_llmopt.schedules import wsd
@@ -134,7 +136,8 @@ def one_fit(folder, seed, rank=0, ranks=1, *, strategy="auto", shard=None, avera
     skip, end = SkipBadSteps(window=8), AtTheEnd()
     schedule = LRSchedule(wsd(warmup=3, decay=4), total=UPDATES, during={"decay": {"beta2": 0.9}})
     decay = HyperparameterSchedule("weight_decay", wsd(warmup=3, decay=4), total=UPDATES)
-    callbacks = [schedule, skip, decay, GradientNormClip(1.0), end]
+    clip = (GradientNormClip(1.0), ZClip(warmup_steps=3), AdaGC(warmup_steps=3))[seed % 3]
+    callbacks = [schedule, clip, skip, decay, end]
     if averages:
         callbacks.insert(seed % 4, EMAWeightAveraging(decay=0.5, update_every_n_steps=2))
     module = Poisoned(rank, shard)
@@ -153,6 +156,7 @@ def one_fit(folder, seed, rank=0, ranks=1, *, strategy="auto", shard=None, avera
         "state": [_whole(value) for entries in state["state"].values() for value in entries.values()],
         "groups": [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]],
         "updates": (schedule.counts, decay.counts, schedule.state_dict()["rates"], decay.state_dict()["rates"]),
+        "clipper": clip.state_dict(),
         "accepted": skip.state_dict()["accepted"],
         "skipped": skip.skipped - (0 if without else BAD),
     }
@@ -160,7 +164,7 @@ def one_fit(folder, seed, rank=0, ranks=1, *, strategy="auto", shard=None, avera
 
 def differences(one, other):
     """What is not bit-equal."""
-    found = [key for key in ("groups", "updates", "accepted", "skipped") if one[key] != other[key]]
+    found = [key for key in ("groups", "updates", "clipper", "accepted", "skipped") if one[key] != other[key]]
     for key in ("weights", "averaged", "state"):
         same = len(one[key]) == len(other[key]) and all(map(torch.equal, one[key], other[key]))
         found += [] if same and all(bool(value.isfinite().all()) for value in one[key]) else [key]
@@ -381,8 +385,20 @@ def test_it_judges_before_any_clipper_and_after_all_others(tmp_path):
     run = trainer(tmp_path, *order, max_steps=1)
     run.fit(Regression(), loader())
     assert [type(callback).__name__ for callback in run.callbacks] == [
-        "Looks", "LRSchedule", "SkipBadSteps", "GradientNormClip", "GradientNormMonitor"
+        "Looks", "LRSchedule", "SkipBadSteps", "GradientNormMonitor", "GradientNormClip"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("clipper", [ZClip, AdaGC])
+def test_a_clipper_with_a_memory_never_sees_a_spike_that_is_skipped(tmp_path, clipper):
+    states = []
+    same = [next(iter(loader()))] * 16
+    for bad, data in (((9,), same), ((), same[1:])):
+        module, clip = Spiky(*bad), clipper(warmup_steps=2)
+        run = trainer(tmp_path, clip, SkipBadSteps(window=8), max_epochs=1)
+        run.fit(module, torch.utils.data.DataLoader(data, batch_size=None))
+        states.append((clip.state_dict(), weights(module).tolist()))
+    assert states[0] == states[1]
 
 
 def test_the_monitor_logs_the_norm_that_was_skipped(tmp_path):

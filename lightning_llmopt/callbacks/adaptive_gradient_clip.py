@@ -1,0 +1,84 @@
+"""Clipping unit by unit, by the size of the weights (AGC)."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from .._lightning import LightningModule, MisconfigurationException, Trainer
+from ..gradients import check_positive, clip_units_
+from ._clipper import Clipper
+from ._readings import loss_scale_of, reading_there
+from ._strategy import refuse_strategies
+
+
+class AdaptiveGradientClip(Clipper):
+    r"""Shrink the gradient of every unit (row of a weight) that is large next to the unit's weights.
+
+    Where :math:`\|G_i\| > \lambda \max(\|W_i\|, \epsilon)`, :math:`G_i` is brought down to that. Exact on
+    DTensors (FSDP2, tensor parallel); FSDP1 and DeepSpeed cut rows anywhere, and are refused.
+
+    Args:
+        clip_factor: :math:`\lambda`, largest norm of a unit's gradient over that of its weights [1], > 0.
+        min_norm: :math:`\epsilon`, floor under the norm of the weights [unit of the weights], > 0.
+        exclude: Globs of parameter names that are left alone, such as ``["head.*"]``; the authors exclude the last
+            linear layer.
+
+    Raises:
+        ValueError: If a setting is out of range.
+        MisconfigurationException: At fit start, if another clipper is set, the strategy cuts rows, or a glob matches
+            no parameter.
+
+    Source:
+        Brock et al. 2021 (NFNet), https://arxiv.org/abs/2102.06171.
+
+    Example:
+        >>> AdaptiveGradientClip(clip_factor=0.02, exclude=["head.*"]).min_norm
+        0.001
+    """
+
+    def __init__(self, clip_factor: float = 0.01, *, min_norm: float = 1e-3, exclude: Sequence[str] = ()) -> None:
+        self.clip_factor = check_positive("clip_factor", clip_factor)
+        self.min_norm = check_positive("min_norm", min_norm)
+        if isinstance(exclude, str) or not all(isinstance(glob, str) and glob for glob in exclude):
+            raise ValueError(f"exclude must be a list of globs such as ['head.*'], got {exclude!r}.")
+        self.exclude = list(exclude)
+        self._excluded: set[Tensor] = set()
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find what is left alone."""
+        reason = "it cuts gradients without regard to rows."
+        refuse_strategies(trainer, self.label, ("FSDPStrategy", "DeepSpeedStrategy"), reason)
+        named = dict(pl_module.named_parameters())
+        for glob in self.exclude:
+            if not any(fnmatchcase(name, glob) for name in named):
+                raise MisconfigurationException(
+                    f"{self.label}: exclude={glob!r} matches no parameter. There are {sorted(named)[:8]} and others."
+                )
+        self._excluded = {
+            parameter for name, parameter in named.items() if any(fnmatchcase(name, glob) for glob in self.exclude)
+        }
+
+    @override
+    def clip(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer, parameters: list[Tensor]
+    ) -> None:
+        """Shrink in place."""
+        chosen = [parameter for parameter in parameters if parameter not in self._excluded]
+        scale = loss_scale_of(trainer, optimizer)
+        if scale is not None:
+            raise MisconfigurationException(
+                f"{self.label}: {type(optimizer).__name__} takes the fp16 loss scale off inside its step, after this. "
+                "Use fused=False, or bf16."
+            )
+        clip_units_(chosen, clip_factor=self.clip_factor, min_norm=self.min_norm)
+        if (reading := reading_there(trainer, optimizer)) is not None:
+            reading.measured_again(parameters)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the parameters."""
+        self._excluded = set()
