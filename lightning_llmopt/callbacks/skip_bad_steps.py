@@ -170,6 +170,7 @@ class SkipBadSteps(Callback):
         self._groups.release(optimizer)
         self._due |= is_logging_step(trainer)
         if seen is None:
+            self._averages.step(skipped=False)  # as without us
             return
         overflow = _scales(trainer) and not math.isfinite(seen.norm)
         reason, text = ("overflow", "the fp16 scaler found overflow") if overflow else self._judge(index, seen)
