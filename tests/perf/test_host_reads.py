@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import Callback
 
 from benchmarks.opcount import CallCounter, count
-from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
+from lightning_llmopt.callbacks import ClipAdvisor, GradientNormClip, GradientNormMonitor, LRSchedule, SkipBadSteps
 from lightning_llmopt.gradients import GradientReading, clip_coefficient, scale_, tensor_norms, total_norm
 from lightning_llmopt.schedules import wsd
 
@@ -93,6 +93,19 @@ def test_a_logging_step_reads_the_host_once_and_no_other_step_does(tmp_path):
 def test_schedule_and_clip_never_read_the_host(tmp_path):
     without, with_ours = reads_of_a_fit(tmp_path), reads_of_a_fit(tmp_path, *ours()[:2])
     assert with_ours == without
+
+
+def test_the_clip_advisor_reads_nothing_until_its_advice(tmp_path):
+    without, with_ours = (
+        reads_of_a_fit(tmp_path),
+        reads_of_a_fit(tmp_path, GradientNormClip(1.0), ClipAdvisor(after=20)),
+    )
+    assert with_ours == without
+
+
+def test_skipping_reads_one_line_of_numbers_an_update(tmp_path):
+    without, with_ours = reads_of_a_fit(tmp_path, every=100), reads_of_a_fit(tmp_path, SkipBadSteps(), every=100)
+    assert [mine - other for mine, other in zip(with_ours, without, strict=True)] == [1] * UPDATES
 
 
 class Looks(Callback):
