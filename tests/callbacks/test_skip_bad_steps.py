@@ -26,6 +26,8 @@ from lightning_llmopt.callbacks import (
 )
 from lightning_llmopt.callbacks._spikes import AcceptedValues
 from lightning_llmopt.schedules import wsd
+from lightning_llmopt.selftest._fits import Subject
+from lightning_llmopt.selftest._fits import loader as batches_of_selftest
 from lightning_llmopt.selftest._places import PLACES, fsdp1
 
 from doubles import deepspeed_is_here
@@ -643,6 +645,29 @@ def test_what_only_one_rank_sees_is_skipped_on_all_without_a_hang(tmp_path, stra
         return skip.skipped, unmoved, moved, all(bool(one.isfinite().all()) for one in seen[-1])
 
     assert on_ranks(2, run, timeout=60) == [(1, True, True, True)] * 2
+
+
+@pytest.mark.parametrize("name", ["TP 2", "hybrid 2x2", "FSDP2+TP 2x2"])
+def test_meshes_skip_together(tmp_path, name):
+    place = PLACES[name]
+
+    def run(rank):
+        class Here(Subject):
+            def on_after_backward(self):
+                if self.trainer.global_step == 1 and rank == 1:
+                    gradient = next(one.grad for one in self.parameters() if one.grad is not None)
+                    local = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+                    local.view(-1)[0] = math.nan
+
+        warnings.simplefilter("ignore")
+        skip, split = SkipBadSteps(), (rank // place.same_data, place.ranks // place.same_data)
+        settings = {"strategy": place.strategy(), "devices": place.ranks, "use_distributed_sampler": False}
+        fit = trainer(tmp_path, skip, max_steps=3, **settings)
+        module = Here("TransformerEncoder", place.shard)
+        fit.fit(module, batches_of_selftest(*split))
+        return skip.skipped, all(bool(_whole(one).isfinite().all()) for one in module.parameters())
+
+    assert on_ranks(place.ranks, run, timeout=60) == [(1, True)] * place.ranks
 
 
 def test_all_ranks_stop_together_and_say_whose_gradient_it_is(tmp_path):
