@@ -11,6 +11,7 @@ from typing_extensions import override
 from .._lightning import LightningModule, MisconfigurationException, Trainer
 from ..gradients import GradientReading, check_max_norm, clip_coefficient
 from ._clipper import Clipper
+from ._folding import fold, refuse_folding
 from ._optimizers import group_names
 from ._readings import reading_for
 from ._shards import whole_parameters
@@ -29,12 +30,16 @@ class GradientNormClip(Clipper):
         max_norm: Largest norm left alone [unit of the unscaled gradient], > 0.
         per_group: ``True`` clips every parameter group by its own norm. A dict does so for the groups that it names
             (by ``name`` entry or position), each with a largest norm of its own; the others share ``max_norm``.
+        folded: Whether to let a fused optimizer (torch's AdamW, Adam, SGD or Adagrad with ``fused=True``) multiply by
+            the factor while it reads the gradients anyway, instead of writing them once more. Not with fp16
+            scaling, DTensors or DeepSpeed; hooks that run after the clipping still see the raw gradient.
 
     Raises:
-        ValueError: If a norm is not a finite number > 0, or ``per_group`` is nothing of the kind.
-        MisconfigurationException: At fit start, if another clipper, ``Trainer(gradient_clip_val=...)`` or DeepSpeed's
-            ``gradient_clipping`` is set as well, if DeepSpeed offloads the optimizer, or if ``per_group`` names a group
-            that is not there.
+        ValueError: If a norm is not a finite number > 0, ``per_group`` or ``folded`` is nothing of the kind, or both
+            are given.
+        MisconfigurationException: At fit start, if ``folded`` is not possible, if another clipper,
+            ``Trainer(gradient_clip_val=...)`` or DeepSpeed's ``gradient_clipping`` is set as well, if DeepSpeed
+            offloads the optimizer, or if ``per_group`` names a group that is not there.
 
     Source:
         Pascanu et al. 2013, https://arxiv.org/abs/1211.5063.
@@ -44,14 +49,21 @@ class GradientNormClip(Clipper):
         1.0
     """
 
-    def __init__(self, max_norm: float, *, per_group: bool | Mapping[int | str, float] = False) -> None:
+    def __init__(
+        self, max_norm: float, *, per_group: bool | Mapping[int | str, float] = False, folded: bool = False
+    ) -> None:
         self.max_norm = check_max_norm(max_norm)
         self.per_group = _checked(per_group)
+        if not isinstance(folded, bool) or (folded and self.per_group is not False):
+            raise ValueError(f"folded must be True or False, and False with per_group, got {folded!r}.")
+        self.folded = folded
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at what the strategy has made of the model, and for the groups that are named."""
         super().on_train_start(trainer, pl_module)
+        if self.folded:
+            refuse_folding(trainer)
         if isinstance(self.per_group, dict):
             there = [group_names(optimizer) for optimizer in trainer.optimizers]
             known = {key for names in there for at, name in enumerate(names) for key in (at, name)}
@@ -66,7 +78,9 @@ class GradientNormClip(Clipper):
     ) -> None:
         """Scale the gradients in place."""
         reading = reading_for(trainer, optimizer, self)
-        if self.per_group is False:
+        if self.folded:
+            fold(optimizer, reading.note_clip(max_norm=self.max_norm))
+        elif self.per_group is False:
             reading.clip_(parameters, max_norm=self.max_norm)
         else:
             reading.clip_each_(parameters, factors=self._factors(trainer, optimizer, reading))

@@ -77,9 +77,18 @@ class GradientReading:
         Raises:
             ValueError: If ``max_norm`` is not a finite number > 0.
         """
-        factor = clip_coefficient(self.clipped, max_norm=max_norm)
+        factor = self.note_clip(max_norm=max_norm)
         scale_([tensor for tensor in self.stored(parameters) if tensor is not None], factor)
+
+    def note_clip(self, *, max_norm: float) -> Tensor:
+        """The factor that ``clip_`` would multiply by, shape ``()``, for somebody else who does so.
+
+        Raises:
+            ValueError: If ``max_norm`` is not a finite number > 0.
+        """
+        factor = clip_coefficient(self.clipped, max_norm=max_norm)
         self.coefficient = self.coefficient * factor
+        return factor
 
     @torch.no_grad()
     def clip_to_(self, parameters: Iterable[Tensor], *, limit: Tensor) -> None:

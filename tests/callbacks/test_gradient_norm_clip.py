@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor
 
-from fitting import Gan, Norms, Regression, loader, trainer, weights
+from fitting import Gan, MemoryLogger, Norms, Regression, loader, trainer, weights
 from ranks import on_ranks
 
 
@@ -154,3 +154,43 @@ def test_a_module_that_clips_by_itself_is_pointed_out(tmp_path):
 def test_refuses_a_bound_that_is_none(max_norm):
     with pytest.raises(ValueError, match=f"max_norm must be a finite number > 0, got {max_norm!r}"):
         GradientNormClip(max_norm=max_norm)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_folded_into_a_fused_step_it_is_the_same_clipping(tmp_path, optimizer, accumulate):
+    def trained(folded):
+        module, logger = Regression(optimizer, fused=True), MemoryLogger()
+        callbacks = [GradientNormClip(0.05, folded=folded), GradientNormMonitor(1)]
+        settings = {"max_steps": 6, "accumulate_grad_batches": accumulate, "logger": logger}
+        trainer(tmp_path, *callbacks, **settings).fit(module, loader(6))
+        return weights(module), logger.points, module
+
+    (plain, points, _), (folded, folded_points, module) = trained(False), trained(True)
+    assert folded == pytest.approx(plain, rel=1e-5, abs=1e-8)
+    for tag in ("grad_norm/total", "grad_norm/clipped", "grad_norm/clip_coefficient"):
+        assert folded_points[tag] == pytest.approx(points[tag], rel=1e-4)
+    assert not hasattr(module.trainer.optimizers[0], "grad_scale")
+
+
+@pytest.mark.parametrize(
+    ("settings", "fused", "reason"),
+    [
+        ({}, False, "SGD is not fused"),
+        (
+            {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]},
+            True,
+            "the fp16 scaler uses the",
+        ),
+    ],
+)
+def test_folding_that_cannot_be_is_refused(tmp_path, settings, fused, reason):
+    run = trainer(tmp_path, GradientNormClip(1.0, folded=True), max_steps=2, **settings)
+    with pytest.raises(MisconfigurationException, match=rf"folded=True\) cannot be: {reason}.* or folded=False"):
+        run.fit(Regression(fused=fused), loader())
+
+
+@pytest.mark.parametrize("wrong", [{"folded": 1}, {"folded": True, "per_group": True}])
+def test_folded_is_a_choice_for_the_whole_gradient(wrong):
+    with pytest.raises(ValueError, match="folded must be True or False, and False with per_group, got"):
+        GradientNormClip(1.0, **wrong)
