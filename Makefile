@@ -16,7 +16,7 @@ help:
 	@echo "make demo   train a small GPT on Shakespeare with our callbacks (about 3 minutes on two CPU cores)"
 	@echo "make test   lint, types, tests, doctests, two-process tests"
 	@echo "make laws   100,000 random schedules against the laws of all schedules (about 2 minutes)"
-	@echo "make injections  10,000 NaN and Inf in gradients and losses against the runs without them (about 7 minutes)"
+	@echo "make injections  10,000 NaN and Inf in gradients and losses against the runs without them (about 8 minutes)"
 	@echo "make bench  ratios against peers, one table"
 	@echo "make docs   build the documentation, warnings are errors"
 	@echo "make clean  remove the environment and the runs"

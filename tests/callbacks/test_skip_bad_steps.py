@@ -391,6 +391,19 @@ def test_it_judges_before_any_clipper_and_after_all_others(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_clip_that_is_folded_into_a_fused_step_is_skipped_with_it(tmp_path):
+    found = []
+    data = list(loader())
+    for bad, kept in (((2,), data), ((), [*data[:2], *data[3:]])):
+        module = Spiky(*bad, factor=math.nan, fused=True)
+        run = trainer(
+            tmp_path, GradientNormClip(0.1, folded=True), SkipBadSteps(), LRSchedule(wsd(), total=8), max_epochs=1
+        )
+        run.fit(module, torch.utils.data.DataLoader(kept, batch_size=None))
+        found.append(weights(module).tolist())
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("clipper", [ZClip, AdaGC])
 def test_a_clipper_with_a_memory_never_sees_a_spike_that_is_skipped(tmp_path, clipper):
     states = []
