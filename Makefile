@@ -9,13 +9,14 @@ DEMO ?=
 TESTS ?=
 CASES ?= 100000
 
-.PHONY: demo test lint types unit laws bench docs clean check-python
+.PHONY: demo test lint types unit laws injections bench docs clean check-python
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   train a small GPT on Shakespeare with our callbacks (about 3 minutes on two CPU cores)"
 	@echo "make test   lint, types, tests, doctests, two-process tests"
 	@echo "make laws   100,000 random schedules against the laws of all schedules (about 2 minutes)"
+	@echo "make injections  10,000 NaN and Inf in gradients and losses against the runs without them (about 8 minutes)"
 	@echo "make bench  ratios against peers, one table"
 	@echo "make docs   build the documentation, warnings are errors"
 	@echo "make clean  remove the environment and the runs"
@@ -38,6 +39,9 @@ unit: $(VENV)/.dev
 
 laws: $(VENV)/.dev
 	LAWS_CASES=$(CASES) $(BIN)/python -m pytest -q -s tests/schedules/test_laws.py
+
+injections: $(VENV)/.dev
+	INJECTIONS=10000 CLEAN=100000 $(BIN)/python -m pytest -q -s -k "injections or spikes_of_8" tests/callbacks/test_skip_bad_steps.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(BENCH) $(if $(BENCH),,--check --md docs/benchmarks.md)

@@ -5,9 +5,11 @@ from .adaptive_gradient_clip import AdaptiveGradientClip as AdaptiveGradientClip
 from .branches import Branches as Branches
 from .branches import branch as branch
 from .branches import branch_many as branch_many
+from .clip_advisor import ClipAdvisor as ClipAdvisor
 from .gradient_norm_clip import GradientNormClip as GradientNormClip
 from .gradient_norm_monitor import GradientNormMonitor as GradientNormMonitor
 from .gradient_value_clip import GradientValueClip as GradientValueClip
 from .hyperparameter_schedule import HyperparameterSchedule as HyperparameterSchedule
 from .lr_schedule import LRSchedule as LRSchedule
+from .skip_bad_steps import SkipBadSteps as SkipBadSteps
 from .zclip import ZClip as ZClip

@@ -2,18 +2,36 @@
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from .._lightning import not_compiled
 
+_SKIPPED: "WeakSet[Optimizer]" = WeakSet()
+
+
+def skip_coming_step(optimizer: Optimizer) -> None:
+    """Say that the coming step of ``optimizer`` applies nothing, whoever has seen its gradients already."""
+    _SKIPPED.add(optimizer)
+
+
+def step_counts_again(optimizer: Optimizer) -> None:
+    """Take that back: the coming step is one like any other."""
+    _SKIPPED.discard(optimizer)
+
+
+def step_is_skipped(optimizer: Optimizer) -> bool:
+    """Whether the coming step, or the one just taken, applies nothing because somebody has said so."""
+    return optimizer in _SKIPPED
+
 
 class AppliedUpdates:
     """Counts each optimizer's applied updates, and calls back after each one.
 
-    A step counts when the optimizer ran and had something to apply. One that the fp16 scaler skipped,
-    or that follows a ``training_step`` which returned None, does not. A ``step`` that calls the ``step`` it
+    A step counts when the optimizer ran and had something to apply. One that the fp16 scaler or ``SkipBadSteps``
+    skipped, or that follows a ``training_step`` which returned None, does not. A ``step`` that calls the ``step`` it
     inherits is one step, although torch runs its hooks for both.
 
     Args:
@@ -27,7 +45,7 @@ class AppliedUpdates:
         self._empty: set[int] = set()
         self._depth: dict[int, int] = {}
         self._handles: list[RemovableHandle] = []
-        self._unhooked: set[int] = set()
+        self._unhooked: dict[int, Optimizer] = {}
         self._pending: set[int] = set()
 
     def attach(self, optimizers: list[Optimizer]) -> None:
@@ -37,7 +55,7 @@ class AppliedUpdates:
                 self._handles.append(optimizer.register_step_pre_hook(self._before(index)))
                 self._handles.append(optimizer.register_step_post_hook(self._hook(index)))
             except AttributeError:  # a wrapper that never ran torch.optim.Optimizer.__init__
-                self._unhooked.add(index)
+                self._unhooked[index] = optimizer
 
     def detach(self) -> None:
         """Stop counting."""
@@ -54,7 +72,8 @@ class AppliedUpdates:
     def batch_ended(self) -> None:
         """Count the steps of optimizers that torch's hooks cannot reach."""
         for index in sorted(self._pending):
-            self._applied(index)
+            if not step_is_skipped(self._unhooked[index]):
+                self._applied(index)
         self._pending.clear()
         self._depth.clear()  # a step that raised never came back
 
@@ -73,7 +92,7 @@ class AppliedUpdates:
                 return
             if index in self._empty:
                 self._empty.discard(index)
-            elif not _skipped_inside(optimizer):
+            elif not (step_is_skipped(optimizer) or _skipped_inside(optimizer)):
                 self._applied(index)
 
         return after_step

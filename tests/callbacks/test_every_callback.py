@@ -17,11 +17,13 @@ from lightning_llmopt import callbacks
 from lightning_llmopt.callbacks import (
     AdaGC,
     AdaptiveGradientClip,
+    ClipAdvisor,
     GradientNormClip,
     GradientNormMonitor,
     GradientValueClip,
     HyperparameterSchedule,
     LRSchedule,
+    SkipBadSteps,
     ZClip,
 )
 from lightning_llmopt.schedules import Anneal, wsd
@@ -37,6 +39,8 @@ MAKE = {
     "ZClip": lambda: ZClip(warmup_steps=2),
     "AdaGC": lambda: AdaGC(warmup_steps=2),
     "GradientNormMonitor": lambda: GradientNormMonitor(),
+    "SkipBadSteps": lambda: SkipBadSteps(),
+    "ClipAdvisor": lambda: ClipAdvisor(after=20),
 }
 pytestmark = pytest.mark.filterwarnings("ignore:HyperparameterSchedule.'weight_decay'.. it is 0 in every group")
 every_callback = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
@@ -245,6 +249,10 @@ trainer:
       init_args: {max_norm: 0.5}
     - class_path: lightning_llmopt.callbacks.GradientNormMonitor
       init_args: {every_n_steps: 2}
+    - class_path: lightning_llmopt.callbacks.SkipBadSteps
+      init_args: {sigma: null, max_consecutive: 10}
+    - class_path: lightning_llmopt.callbacks.ClipAdvisor
+      init_args: {after: 20, quantiles: [50, 99]}
     - class_path: fitting.Watch
 """
 

@@ -407,6 +407,7 @@ class Boom(Regression):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("at", [3, 4, 7])
+@pytest.mark.filterwarnings("ignore:`?.fit.ckpt_path=")  # Lightning's own, where an OnExceptionCheckpoint is there
 def test_a_batch_that_failed_is_counted_when_it_is_done_again(tmp_path, at, accumulate):
     recipe, settings = wsd(warmup="12 samples", decay="30%"), {"max_epochs": -1, "accumulate_grad_batches": accumulate}
     whole, rest = Watch(), Watch()

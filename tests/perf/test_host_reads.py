@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import Callback
 
 from benchmarks.opcount import CallCounter, count
-from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
+from lightning_llmopt.callbacks import ClipAdvisor, GradientNormClip, GradientNormMonitor, LRSchedule, SkipBadSteps
 from lightning_llmopt.callbacks._sets import Names, divide
 from lightning_llmopt.callbacks._tags import Numbers, add_gradients, add_weights, to_host
 from lightning_llmopt.gradients import GradientReading, clip_coefficient, move_sums, scale_, tensor_norms, total_norm
@@ -118,6 +118,19 @@ def test_norms_of_layers_and_parameters_need_no_host_read_before_the_copy():
 def test_schedule_and_clip_never_read_the_host(tmp_path):
     without, with_ours = reads_of_a_fit(tmp_path), reads_of_a_fit(tmp_path, *ours()[:2])
     assert with_ours == without
+
+
+def test_the_clip_advisor_reads_nothing_until_its_advice(tmp_path):
+    without, with_ours = (
+        reads_of_a_fit(tmp_path),
+        reads_of_a_fit(tmp_path, GradientNormClip(1.0), ClipAdvisor(after=20)),
+    )
+    assert with_ours == without
+
+
+def test_skipping_reads_one_line_of_numbers_an_update(tmp_path):
+    without, with_ours = reads_of_a_fit(tmp_path, every=100), reads_of_a_fit(tmp_path, SkipBadSteps(), every=100)
+    assert [mine - other for mine, other in zip(with_ours, without, strict=True)] == [1] * UPDATES
 
 
 class Looks(Callback):
