@@ -80,6 +80,17 @@ class Norms(Watch):
         self.rates.append([torch.stack(gradients).norm().item()])
 
 
+class SaveAt(L.Callback):
+    """Saves when ``batch`` batches are over, wherever that is in an accumulation window."""
+
+    def __init__(self, path, batch):
+        self.path, self.batch = path, batch
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.batch:
+            trainer.save_checkpoint(self.path)
+
+
 class MemoryLogger(Logger):
     """Keeps what it is given: ``{tag: {step: value}}``; a tag that is written twice at a step is an error."""
 

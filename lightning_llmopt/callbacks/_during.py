@@ -80,13 +80,6 @@ class PhaseValues:
                     f"{who}(during=...): {entry.name} is 0 in every group, so it is switched off and stays so."
                 )
 
-    def bases(self, index: int) -> dict[str, float]:
-        """What each entry is outside of its phases, in the first chosen group that has it switched on."""
-        first = {}
-        for name, bases in self._bases.items():
-            first[name] = next((base for base in bases[index] if base), 0.0)
-        return first
-
     def refuse_unknown(self, phases: list[str], who: str) -> None:
         """Refuse a phase that the schedule does not have.
 

@@ -9,25 +9,23 @@ _NEARLY = 0.9  # of the length: the rest may be a matter of rounding
 
 
 class LengthHints:
-    """Says once what looks unintended; for a schedule that follows the Trainer's own length in updates."""
+    """Says once what looks unintended; for a schedule that follows the Trainer's own length in updates.
 
-    def __init__(self) -> None:
+    Args:
+        follows: Whether the schedule's length is the Trainer's own, and matters.
+    """
+
+    def __init__(self, *, follows: bool) -> None:
+        self._follows = follows
         self._past_end: set[int] = set()
         self._time_is_short = False
 
-    def under_way(self, trainer: Trainer, playing: Playing, index: int, *, follows: bool) -> None:
-        """One line for an optimizer that trains on after its schedule, and one for a time limit that will cut it.
-
-        Args:
-            trainer: Whose run it is.
-            playing: The schedule.
-            index: The optimizer that is about to step.
-            follows: Whether the schedule's length is the Trainer's own.
-        """
+    def under_way(self, trainer: Trainer, playing: Playing, index: int) -> None:
+        """One line for an optimizer that trains on after its schedule, and one for a time limit that will cut it."""
         length = playing.plan.horizon.ticks
         if length is None or any(playing.cooldowns):
             return
-        if playing.plan.horizon.unit != "updates" or not follows:
+        if playing.plan.horizon.unit != "updates" or not self._follows:
             return
         if index not in self._past_end and playing.clock.counts[index] >= length:
             self._past_end.add(index)
@@ -39,10 +37,10 @@ class LengthHints:
         if is_logging_step(trainer) and not (self._time_is_short or playing.timed):
             self._look_at_the_time(trainer, playing.clock.counts[index], length)
 
-    def ended(self, trainer: Trainer, playing: Playing, indices: list[int], *, follows: bool) -> None:
+    def ended(self, trainer: Trainer, playing: Playing, indices: list[int]) -> None:
         """One line if the run is over and the schedule, or a cooldown that was asked for, is not."""
         cooling = any(playing.cooldowns)
-        if trainer.fast_dev_run or not (cooling or (follows and not trainer.should_stop)):  # type: ignore[attr-defined]
+        if trainer.fast_dev_run or not (cooling or (self._follows and not trainer.should_stop)):  # type: ignore[attr-defined]
             return
         for index in indices:
             progress, count = playing.progress(index), playing.clock.counts[index]

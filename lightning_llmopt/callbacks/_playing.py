@@ -94,8 +94,7 @@ class Plan:
         """This plan, with an eye on the time: a schedule whose last phases can begin earlier, in a run of updates."""
         if limit is None or self.horizon.unit != "updates" or not isinstance(schedule, ScheduleSpec):
             return self
-        open_at = next((at for at, phase in enumerate(schedule.phases) if phase.duration is None), None)
-        if type(schedule) is not ScheduleSpec or open_at is None or open_at + 1 == len(schedule.phases):
+        if type(schedule) is not ScheduleSpec or schedule.open_at + 1 >= len(schedule.phases):
             return self
         return replace(self, timed=schedule, time_limit=limit, updates_per_epoch=updates_per_epoch)
 
@@ -314,15 +313,14 @@ class Playing:
 
     def _time_is_up(self, index: int, multiplier: float) -> bool:
         """Whether the last phases have begun by the time, before they would by the updates; never undone."""
-        course, plan = self.timed[index], self.plan
+        course = self.timed[index]
         if course.ending:
             return True
         if self._ends_by_updates(index):
             return False
-        before = self.clock.before(index)
-        course(before, self.clock.after(index))
-        if course.ending and plan.horizon.ticks is not None:
-            course.end_from(multiplier, before)
+        course(self.clock.before(index), self.clock.after(index))
+        if course.ending:
+            course.end_from(multiplier)
         return course.ending
 
     def _ends_by_updates(self, index: int) -> bool:
@@ -332,8 +330,7 @@ class Playing:
         curve = self.plan.curve
         if not isinstance(curve, Schedule) or self.plan.timed is None:
             return True
-        open_at = next(at for at, phase in enumerate(self.plan.timed.phases) if phase.duration is None)
-        last = {phase.name for phase in self.plan.timed.phases[open_at + 1 :]}
+        last = {phase.name for phase in self.plan.timed.phases[self.plan.timed.open_at + 1 :]}
         return curve.phase_at(self.clock.counts[index]).name in last
 
     def _place(self, index: int, unit: str) -> tuple[int, int]:

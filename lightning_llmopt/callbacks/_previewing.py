@@ -86,9 +86,8 @@ def _seen(trainer: Trainer, plan: Plan, groups: dict[str, float], values: dict[s
         length = max(_SHOWN_WITHOUT_END, 10 * known)
     if unit == "seconds":  # in microseconds: nobody reads those
         per, unit = (10**6, "seconds") if length > 200 * 10**6 else (10**3, "milliseconds")
-        whole = curve
         curve = Schedule(*(replace(phase, steps=phase.steps // per) for phase in curve.phases))  # type: ignore[union-attr]
-        values = {name: _stretched(value, per) for name, value in values.items()} if whole else values
+        values = {name: _stretched(value, per) for name, value in values.items()}
         length = max(1, length // per)
     names = {name: "".join(letter if letter.isprintable() else "?" for letter in name) for name in groups}
     shown = {names[name]: base for name, base in groups.items()}

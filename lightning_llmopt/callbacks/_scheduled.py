@@ -24,7 +24,7 @@ from ._batches import Count
 from ._clashes import refuse_absent, refuse_overlap, refuse_strangers
 from ._clock import RunClock
 from ._entries import Entry, ScheduledEntries, bases_of
-from ._horizon import Horizon, horizon, updates_per_optimizer, what_sets_the_length
+from ._horizon import horizon, updates_per_optimizer, what_sets_the_length
 from ._log import write
 from ._optimizers import group_names, index_of, may_step, optimizer_names
 from ._playing import Plan, Playing, check_curve, plan
@@ -439,11 +439,6 @@ class Scheduled(Callback):
             self._updates.detach()
         self._updates = None
         self._logged.clear()
-
-    @property
-    def _horizon(self) -> Horizon:
-        """Where the run ends, as far as the schedule is concerned."""
-        return Horizon(None) if self._playing is None else self._playing.plan.horizon
 
 
 def _length(total: int | float | str) -> Duration:

@@ -44,6 +44,17 @@ class Sets:
         sums = entries.new_zeros((len(self.names) + 1, *entries.shape[1:]))
         return sums.index_add_(0, self._index, entries)[:-1]
 
+    def spread(self, values: Tensor) -> Tensor:
+        """For each entry the value of its set, shape ``(len(names),) -> (n,)``; 1 for an entry that has none.
+
+        Example:
+            >>> Sets(["a", "b", None, "a"]).spread(torch.tensor([3.0, 5.0]))
+            tensor([3., 5., 1., 3.])
+        """
+        if self._index.device != values.device:
+            self._index = self._index.to(values.device, non_blocking=True)  # once a fit
+        return torch.cat([values, values.new_ones(1)])[self._index]
+
     def norms(self, norms: Tensor) -> Tensor:
         """Norm of each set from the norms of its entries, squared and summed in fp64."""
         return self.sums(norms.to(torch.float64) ** 2).sqrt()

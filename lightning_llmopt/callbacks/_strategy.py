@@ -1,11 +1,21 @@
 """What the strategy means for a callback, told by class names so that every Lightning package works."""
 
+from functools import cache
+from typing import Any
+
 from .._lightning import MisconfigurationException, Trainer
 
 
-def inherits(strategy: object, names: tuple[str, ...]) -> bool:
+def inherits(strategy: Any, names: tuple[str, ...]) -> bool:
     """Whether ``strategy`` is, or inherits from, a class of one of these names."""
-    return any(ancestor.__name__ in names for ancestor in type(strategy).__mro__)
+    kind: Any = type(strategy)
+    return _descends(kind, names)
+
+
+@cache
+def _descends(kind: Any, names: tuple[str, ...]) -> bool:
+    """Asked several times an update: looked up once a class."""
+    return any(ancestor.__name__ in names for ancestor in kind.__mro__)
 
 
 def refuse_strategies(trainer: Trainer, who: str, names: tuple[str, ...], reason: str) -> None:

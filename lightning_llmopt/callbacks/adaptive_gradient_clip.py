@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from .._lightning import LightningModule, MisconfigurationException, Trainer
-from ..gradients import check_positive, clip_units_
+from .._lightning import LightningModule, MisconfigurationException, Trainer, loss_scaler
+from ..gradients import check_between, clip_units_
 from ._clipper import Clipper
-from ._readings import loss_scale_of, reading_there
+from ._readings import reading_there
 from ._strategy import refuse_strategies
 
 
@@ -40,8 +40,8 @@ class AdaptiveGradientClip(Clipper):
     """
 
     def __init__(self, clip_factor: float = 0.01, *, min_norm: float = 1e-3, exclude: Sequence[str] = ()) -> None:
-        self.clip_factor = check_positive("clip_factor", clip_factor)
-        self.min_norm = check_positive("min_norm", min_norm)
+        self.clip_factor = check_between("clip_factor", clip_factor)
+        self.min_norm = check_between("min_norm", min_norm)
         if isinstance(exclude, str) or not all(isinstance(glob, str) and glob for glob in exclude):
             raise ValueError(f"exclude must be a list of globs such as ['head.*'], got {exclude!r}.")
         self.exclude = list(exclude)
@@ -52,6 +52,12 @@ class AdaptiveGradientClip(Clipper):
         """Find what is left alone."""
         reason = "it cuts gradients without regard to rows."
         refuse_strategies(trainer, self.label, ("FSDPStrategy", "DeepSpeedStrategy"), reason)
+        for optimizer in trainer.optimizers:
+            if loss_scaler(trainer) is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+                raise MisconfigurationException(
+                    f"{self.label}: {type(optimizer).__name__} takes the fp16 loss scale off inside its step, after "
+                    "this. Use fused=False, or bf16."
+                )
         named = dict(pl_module.named_parameters())
         for glob in self.exclude:
             if not any(fnmatchcase(name, glob) for name in named):
@@ -68,12 +74,6 @@ class AdaptiveGradientClip(Clipper):
     ) -> None:
         """Shrink in place."""
         chosen = [parameter for parameter in parameters if parameter not in self._excluded]
-        scale = loss_scale_of(trainer, optimizer)
-        if scale is not None:
-            raise MisconfigurationException(
-                f"{self.label}: {type(optimizer).__name__} takes the fp16 loss scale off inside its step, after this. "
-                "Use fused=False, or bf16."
-            )
         clip_units_(chosen, clip_factor=self.clip_factor, min_norm=self.min_norm)
         if (reading := reading_there(trainer, optimizer)) is not None:
             reading.measured_again(parameters)

@@ -14,7 +14,10 @@ from ._clipper import Clipper
 from ._folding import fold, refuse_folding
 from ._optimizers import group_names
 from ._readings import reading_for
+from ._sets import Sets
 from ._shards import whole_parameters
+
+_REST = "the groups that are not named"
 
 
 class GradientNormClip(Clipper):
@@ -57,6 +60,7 @@ class GradientNormClip(Clipper):
         if not isinstance(folded, bool) or (folded and self.per_group is not False):
             raise ValueError(f"folded must be True or False, and False with per_group, got {folded!r}.")
         self.folded = folded
+        self._sets: dict[int, tuple[tuple[int, ...], Sets]] = {}
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,25 +91,40 @@ class GradientNormClip(Clipper):
 
     def _factors(self, trainer: Trainer, optimizer: Optimizer, reading: GradientReading) -> Tensor:
         """A factor for every parameter: that of its group, or of all the groups that are not named."""
-        limits = self._limits(group_names(optimizer))
-        groups = whole_parameters(trainer, optimizer)
-        member = {parameter: limits[at][0] for at, group in reversed([*enumerate(groups)]) for parameter in group}
-        distinct = dict.fromkeys(parameter for group in groups for parameter in group)
-        own = [member[parameter] for parameter in distinct]
-        squares = reading.norms.double() ** 2 if reading.norms.device.type != "mps" else reading.norms**2
-        factors = torch.ones_like(squares)
-        for key, max_norm in dict(limits).items():
-            chosen = torch.tensor([mine == key for mine in own], device=squares.device)
-            total = torch.where(chosen, squares, torch.zeros_like(squares)).sum().sqrt()
-            factors = torch.where(chosen, clip_coefficient(total, max_norm=max_norm), factors)
-        return factors
+        sets = self._sets_of(trainer, optimizer)
+        limits = self.per_group if isinstance(self.per_group, dict) else {}
+        totals = sets.norms(reading.norms).unbind()
+        return sets.spread(
+            torch.stack([
+                clip_coefficient(total, max_norm=limits.get(name, self.max_norm))
+                for name, total in zip(sets.names, totals, strict=True)
+            ])
+        )  # fmt: skip
 
-    def _limits(self, names: list[str]) -> list[tuple[int, float]]:
-        """For each group which norm it shares, and the largest that is left alone; -1 is that of the rest."""
+    def _sets_of(self, trainer: Trainer, optimizer: Optimizer) -> Sets:
+        """Which parameters share a norm; looked up again only if there are others."""
+        groups = whole_parameters(trainer, optimizer)
+        key = tuple(id(parameter) for group in groups for parameter in group)
+        known = self._sets.get(id(optimizer))
+        if known is None or known[0] != key:
+            shared = dict.fromkeys(parameter for group in groups for parameter in group)
+            names: dict[Tensor, Any] = {}
+            for at, (name, group) in enumerate(zip(group_names(optimizer), groups, strict=False)):
+                for parameter in group:
+                    names.setdefault(parameter, self._name(at, name))
+            known = self._sets[id(optimizer)] = key, Sets([names[parameter] for parameter in shared])
+        return known[1]
+
+    def _name(self, at: int, name: str) -> Any:
+        """What a group's norm goes by: a key of ``per_group``, or one for all that are not named there."""
         if not isinstance(self.per_group, dict):
-            return [(at, self.max_norm) for at in range(len(names))]
-        own = [self.per_group.get(name, self.per_group.get(at)) for at, name in enumerate(names)]
-        return [(-1, self.max_norm) if limit is None else (at, limit) for at, limit in enumerate(own)]
+            return name
+        return name if name in self.per_group else at if at in self.per_group else _REST
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of what was looked up."""
+        self._sets.clear()
 
 
 def _checked(per_group: Any) -> bool | dict[int | str, float]:

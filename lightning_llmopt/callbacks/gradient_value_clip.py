@@ -5,7 +5,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from .._lightning import LightningModule, Trainer
-from ..gradients import check_positive, clip_values_
+from ..gradients import check_between, clip_values_
 from ._clipper import Clipper
 from ._readings import loss_scale_of, reading_there
 from ._shards import gradient_locator, whole_gradients_
@@ -30,7 +30,7 @@ class GradientValueClip(Clipper):
     """
 
     def __init__(self, limit: float) -> None:
-        self.limit = check_positive("limit", limit)
+        self.limit = check_between("limit", limit)
 
     @override
     def clip(

@@ -49,8 +49,6 @@ class HyperparameterSchedule(Scheduled):
         >>> callback = HyperparameterSchedule("weight_decay", linear(floor=0.1))
     """
 
-    _CONFIGURATION = (*Scheduled._CONFIGURATION,)
-
     def __init__(
         self,
         entry: str,

@@ -176,12 +176,11 @@ class LRSchedule(Scheduled):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the first rates, and the values of the phase that the run is in."""
-        self._hints = LengthHints()
         saved = (self._saved or {}).get("during", {})
         if self.on_change == "keep" and self._saved and not self._anneal_from_start:
             self._phase_values = PhaseValues(saved, self.target)
         super().on_train_start(trainer, pl_module)
-        self._trainer = trainer
+        self._trainer, self._hints = trainer, LengthHints(follows=self._follows_trainer())
         left = {entry for values in saved.values() for entry in values}
         self._phase_values.release(trainer, left - {entry.name for entry in self._phase_values.entries})
         if self._playing is None:
@@ -227,7 +226,7 @@ class LRSchedule(Scheduled):
         super().on_train_end(trainer, pl_module)
         if self._playing is None or self._hints is None:
             return
-        self._hints.ended(trainer, self._playing, self._mine, follows=self._follows_trainer())
+        self._hints.ended(trainer, self._playing, self._mine)
         if any(self._playing.cooldowns) and self.has_ended() and self._family(trainer)[0] is self:
             keep_finished_model(trainer)
 
@@ -304,7 +303,7 @@ class LRSchedule(Scheduled):
         self._enter_phase(index)
         self._note(index)
         if self._hints is not None and self._playing is not None and index in self._mine:
-            self._hints.under_way(trainer, self._playing, index, follows=self._follows_trainer())
+            self._hints.under_way(trainer, self._playing, index)
 
     @override
     def _metrics(self, trainer: Trainer, index: int) -> dict[str, float]:
@@ -327,9 +326,11 @@ class LRSchedule(Scheduled):
         """The rates of all groups, and what else moves with them."""
         groups: dict[str, float] = {}
         for index in self._mine:
-            bases = self._entries.bases(index) if self._entries else []
-            groups.update(zip(self._tags(trainer, index), bases, strict=True))
-        values = values_by_phase(plan, self.during, self._phase_values.bases(self._mine[0]))
+            own = self._entries.bases(index) if self._entries else []
+            groups.update(zip(self._tags(trainer, index), own, strict=True))
+        held = self._phase_values
+        bases = {entry.name: held.base_in(trainer, self._mine[0], entry.name) for entry in held.entries}
+        values = values_by_phase(plan, self.during, bases)
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(other, Scheduled) and other.entry != LR:
                 values.update(other.curve(trainer, plan))
@@ -352,8 +353,7 @@ class LRSchedule(Scheduled):
 
     def _follows_trainer(self) -> bool:
         """Whether the length of the schedule was the Trainer's to say, and matters."""
-        follows = self.total is None and isinstance(self.schedule, ScheduleSpec) and self.schedule.needs_total_steps()
-        return follows and self._playing is not None and not any(self._playing.cooldowns)
+        return self.total is None and isinstance(self.schedule, ScheduleSpec) and self.schedule.needs_total_steps()
 
     def _note(self, index: int) -> None:
         """Remember what the first optimizer's coming update runs at, for the progress bar."""

@@ -1,6 +1,7 @@
 """How big gradients are, and making them smaller: tensors in, tensors out."""
 
 from .adagc import AdaGCRule as AdaGCRule
+from .clipping import check_between as check_between
 from .clipping import check_max_norm as check_max_norm
 from .clipping import clip_coefficient as clip_coefficient
 from .clipping import scale_ as scale_
@@ -16,7 +17,6 @@ from .shards import gradient_shard as gradient_shard
 from .shards import shard_norms as shard_norms
 from .shards import shard_of as shard_of
 from .shards import shard_sums as shard_sums
-from .units import check_positive as check_positive
 from .units import clip_units_ as clip_units_
 from .units import clip_values_ as clip_values_
 from .zclip import ZClipRule as ZClipRule

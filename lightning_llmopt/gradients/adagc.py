@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from .clipping import check_between
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class AdaGCRule:
     max_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        _check("relative", self.relative, lower=1.0, upper=math.inf)
-        _check("beta", self.beta, lower=0.0, upper=1.0)
-        _check("max_norm", self.max_norm, lower=0.0, upper=math.inf)
+        check_between("relative", self.relative, 1.0, math.inf)
+        check_between("beta", self.beta, 0.0, 1.0)
+        check_between("max_norm", self.max_norm, 0.0, math.inf)
         whole = isinstance(self.warmup_steps, int) and not isinstance(self.warmup_steps, bool)
         if not whole or self.warmup_steps < 1:
             raise ValueError(f"warmup_steps must be a whole number of updates >= 1, got {self.warmup_steps!r}.")
@@ -79,10 +79,3 @@ class AdaGCRule:
         new = torch.where(warm | unknown, lowest, self.beta * gamma + (1 - self.beta) * clipped)
         new = torch.where(finite & (norms > 0), new, gamma)
         return torch.cat([(count + torch.isfinite(total)).reshape(1), new]), factors
-
-
-def _check(name: str, value: Any, *, lower: float, upper: float) -> None:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not lower < float(value) < upper:
-        where = f"in ({lower:g}, {upper:g})" if upper < math.inf else f"a finite number > {lower:g}"
-        raise ValueError(f"{name} must be {where}, got {value!r}.")

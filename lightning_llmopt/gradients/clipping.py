@@ -3,11 +3,34 @@
 import math
 import reprlib
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._local import shared_value
+
+
+def check_between(name: str, value: Any, lower: float = 0.0, upper: float = math.inf) -> float:
+    """``value`` as a float, or a refusal.
+
+    Args:
+        name: What the user called it, for the message.
+        value: What the user gave.
+        lower: It has to be above this.
+        upper: It has to be below this.
+
+    Raises:
+        ValueError: If it is no such number.
+    """
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not lower < number < upper:
+        rule = f"in ({lower:g}, {upper:g})" if upper < math.inf else f"a finite number > {lower:g}"
+        raise ValueError(f"{name} must be {rule}, got {reprlib.repr(value)}.")
+    return number
 
 
 def check_max_norm(max_norm: float) -> float:
@@ -16,13 +39,7 @@ def check_max_norm(max_norm: float) -> float:
     Raises:
         ValueError: If it is not a finite number > 0. (torch takes -1 and flips every gradient.)
     """
-    try:
-        number = float(max_norm) if isinstance(max_norm, Real) and not isinstance(max_norm, bool) else math.nan
-    except OverflowError:
-        number = math.inf
-    if not 0 < number < math.inf:
-        raise ValueError(f"max_norm must be a finite number > 0, got {reprlib.repr(max_norm)}.")
-    return number
+    return check_between("max_norm", max_norm)
 
 
 @torch.no_grad()

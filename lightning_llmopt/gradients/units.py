@@ -1,14 +1,14 @@
 """Norms and factors of units: the rows of a matrix, each the weights of one output."""
 
-import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+
+from .clipping import check_between
 
 _TINY = 1e-6  # under the gradient's norm, as in timm
 
@@ -55,8 +55,8 @@ def clip_units_(parameters: Sequence[Tensor], *, clip_factor: float = 0.01, min_
         >>> weight.grad.norm(dim=1)
         tensor([1.0000, 0.2000])
     """
-    check_positive("clip_factor", clip_factor)
-    check_positive("min_norm", min_norm)
+    check_between("clip_factor", clip_factor)
+    check_between("min_norm", min_norm)
     parts = [_parts_of(parameter) for parameter in dict.fromkeys(parameters) if parameter.grad is not None]
     weights, gradients = _unit_norms(parts)
     for part, weight, gradient in zip(parts, weights, gradients, strict=True):
@@ -88,18 +88,6 @@ def clip_values_(gradients: Sequence[Tensor], *, limit: float | Tensor) -> None:
             values.clamp_(-bound, bound)
         else:
             values.clamp_(-limit, limit)
-
-
-def check_positive(name: str, value: Any) -> float:
-    """``value`` as a float, or a refusal.
-
-    Raises:
-        ValueError: If it is not a finite number > 0; ``name`` is what the user called it.
-    """
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not 0 < float(value) < math.inf:
-        raise ValueError(f"{name} must be a finite number > 0, got {value!r}.")
-    return float(value)
 
 
 def _parts_of(parameter: Tensor) -> _Parts:

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from .clipping import check_between
 
 _MODES = ("adaptive", "mean", "percentile")
 
@@ -52,12 +52,12 @@ class ZClipRule:
     factor: float = 1.0
 
     def __post_init__(self) -> None:
-        _check("z_max", self.z_max, lower=0.0, upper=math.inf)
-        _check("alpha", self.alpha, lower=0.0, upper=1.0)
+        check_between("z_max", self.z_max, 0.0, math.inf)
+        check_between("alpha", self.alpha, 0.0, 1.0)
         if self.max_norm is not None:
-            _check("max_norm", self.max_norm, lower=0.0, upper=math.inf)
+            check_between("max_norm", self.max_norm, 0.0, math.inf)
         if self.factor != 1:
-            _check("factor", self.factor, lower=0.0, upper=1.0)
+            check_between("factor", self.factor, 0.0, 1.0)
         whole = isinstance(self.warmup_steps, int) and not isinstance(self.warmup_steps, bool)
         if not whole or self.warmup_steps < 2:
             raise ValueError(f"warmup_steps must be a whole number of updates >= 2, got {self.warmup_steps!r}.")
@@ -112,10 +112,3 @@ def _first_statistics(count: Tensor, mean: Tensor, squares: Tensor, value: Tenso
     new_mean = mean + (value - mean) / count
     squares = squares + (value - mean) * (value - new_mean)
     return torch.stack([count, new_mean, torch.where(count >= warmup_steps, squares / count, squares)])
-
-
-def _check(name: str, value: Any, *, lower: float, upper: float) -> None:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not lower < float(value) < upper:
-        where = f"in ({lower:g}, {upper:g})" if upper < math.inf else f"a finite number > {lower:g}"
-        raise ValueError(f"{name} must be {where}, got {value!r}.")

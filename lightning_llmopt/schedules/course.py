@@ -49,7 +49,7 @@ class Course:
         self.spec, self.total, self.unit = spec, total, unit
         self._units = [unit if phase.unit == "run" else phase.unit for phase in spec.phases]
         self._phases = spec.with_lengths(_in_ticks).phases
-        self._open = next((at for at, phase in enumerate(spec.phases) if phase.duration is None), len(spec.phases))
+        self._open = spec.open_at
         self._leg, self._start, self._last, self._over = 0, 1.0, 1.0, False
         self._mark: Place = dict.fromkeys(CLOCKS, 0)
         self._past: Place = self._mark
@@ -64,10 +64,9 @@ class Course:
         """Whether a phase that ends with the run has begun."""
         return self._leg > self._open
 
-    def end_from(self, multiplier: float, before: Place) -> None:
-        """Let the phases that end with the run begin at ``multiplier``, wherever the curve has been till now."""
-        if self._leg > self._open and self._phases[self._leg].start != multiplier:
-            self._start = multiplier
+    def end_from(self, multiplier: float) -> None:
+        """Let the phase that ends with the run, and has just begun, begin at ``multiplier``."""
+        self._start = multiplier
 
     @property
     def phase(self) -> str:

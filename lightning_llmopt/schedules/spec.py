@@ -138,6 +138,11 @@ class ScheduleSpec:
             check_total_steps(total_steps)
         return self._on_clock(unit)._resolve(total_steps, unit)
 
+    @property
+    def open_at(self) -> int:
+        """Position of the phase that takes what the others leave over; one past the last if there is none."""
+        return next((at for at, phase in enumerate(self.phases) if phase.duration is None), len(self.phases))
+
     def lengths(self) -> Iterator[Duration]:
         """Every length in the description that is more than nothing: nothing has no unit."""
         yield from (length for length in _durations_in(self) if length.amount)

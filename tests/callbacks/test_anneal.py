@@ -102,9 +102,7 @@ def test_the_recipes_own_decay_is_the_length(tmp_path):
 def test_it_goes_down_from_wherever_the_rate_is(tmp_path):
     schedule = LRSchedule(linear(warmup=100), total=1_000)
     rates = fit(tmp_path, schedule, At(10, lambda: schedule.anneal_now(4, "linear", floor=0.04)))
-    assert rates == pytest.approx(
-        [*(0.001 * (at + 1) for at in range(10)), 0.01, 0.0085, 0.007, 0.0055][:10] + rates[10:]
-    )
+    assert rates[:10] == pytest.approx([0.001 * (at + 1) for at in range(10)])
     top = 0.11
     assert rates[10:] == pytest.approx([0.1 * (0.04 + (top - 0.04) * (1 - step / 4)) for step in range(4)])
 
@@ -129,13 +127,11 @@ def test_in_time(tmp_path):
     assert len(rates) > 20
 
 
-@pytest.mark.parametrize("stop", [9, 10, 11, 14, 17])
+@pytest.mark.parametrize("stop", [10, 11, 14, 17])
 def test_a_run_that_is_killed_while_it_cools_goes_on_cooling(tmp_path, stop):
     whole, path = LRSchedule(constant()), tmp_path / "stop.ckpt"
     save = At(stop, lambda: whole._trainer.save_checkpoint(path))
     expected = fit(tmp_path, whole, At(10, lambda: whole.anneal_now(8, "linear")), save)
-    if stop == 9:
-        return
     assert fit(tmp_path, LRSchedule(constant()), ckpt_path=path) == expected[stop:]
 
 

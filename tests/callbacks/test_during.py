@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_llmopt.callbacks import LRSchedule
 from lightning_llmopt.schedules import constant, linear, wsd, wsd_s
 
-from fitting import Gan, Regression, loader, trainer
+from fitting import Gan, Regression, SaveAt, loader, trainer
 
 RECIPE = wsd(warmup=2, decay=4)
 
@@ -21,15 +21,6 @@ class Values(L.Callback):
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self.seen.append([tuple(group[key] for key in self.keys) for group in optimizer.param_groups])
-
-
-class Save(L.Callback):
-    def __init__(self, path, batch):
-        self.path, self.batch = path, batch
-
-    def on_train_batch_end(self, trainer, *args):
-        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.batch:
-            trainer.save_checkpoint(self.path)
 
 
 def adamw(**settings):
@@ -61,14 +52,14 @@ def test_after_a_resume_the_values_are_those_of_the_phase(tmp_path, stop):
         return LRSchedule(RECIPE, during={"decay": {"beta2": 0.99}, "warmup": {"beta1": 0.5}})
 
     path = tmp_path / "stop.ckpt"
-    whole = fit(tmp_path, schedule(), adamw(), ["betas"], Save(path, stop))
+    whole = fit(tmp_path, schedule(), adamw(), ["betas"], SaveAt(path, stop))
     rest = fit(tmp_path, schedule(), adamw(), ["betas"], ckpt_path=path)
     assert rest[: 10 - stop] == whole[stop:]
 
 
 def test_a_resumed_run_may_have_other_values(tmp_path):
     path = tmp_path / "stop.ckpt"
-    fit(tmp_path, LRSchedule(RECIPE, during={"decay": {"beta2": 0.99}}), adamw(), ["betas"], Save(path, 8))
+    fit(tmp_path, LRSchedule(RECIPE, during={"decay": {"beta2": 0.99}}), adamw(), ["betas"], SaveAt(path, 8))
     other = {"during": {"decay": {"beta2": 0.999}}}
     with pytest.raises(
         MisconfigurationException, match=r"beta2/AdamW at this update: 0.999, the checkpoint had 0.99 \(\+0.9"
@@ -84,7 +75,7 @@ def test_a_resumed_run_may_have_other_values(tmp_path):
 def test_what_a_phase_had_written_does_not_stay_behind(tmp_path):
     path = tmp_path / "stop.ckpt"
     during = {"decay": {"beta2": 0.99, "weight_decay": 0.0}}
-    fit(tmp_path, LRSchedule(RECIPE, during=during), adamw(), ["betas"], Save(path, 8))
+    fit(tmp_path, LRSchedule(RECIPE, during=during), adamw(), ["betas"], SaveAt(path, 8))
     with pytest.warns(UserWarning, match="beta2/AdamW at this update: 0.95, the checkpoint had 0.99"):
         rest = fit(
             tmp_path, LRSchedule(RECIPE, on_change="adopt"), adamw(), ["betas", "weight_decay"], ckpt_path=path

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_llmopt.callbacks import HyperparameterSchedule, LRSchedule
 from lightning_llmopt.schedules import Phase, Schedule, constant, cosine, linear, one_cycle, piecewise, wsd
 
-from fitting import Gan, MemoryLogger, Regression, Watch, loader, trainer
+from fitting import Gan, MemoryLogger, Regression, SaveAt, Watch, loader, trainer
 
 
 class Entries(L.Callback):
@@ -17,15 +17,6 @@ class Entries(L.Callback):
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self.seen.append([group[self.key] for group in optimizer.param_groups])
-
-
-class Save(L.Callback):
-    def __init__(self, path, batch):
-        self.path, self.batch = path, batch
-
-    def on_train_batch_end(self, trainer, *args):
-        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.batch:
-            trainer.save_checkpoint(self.path)
 
 
 def adamw(**settings):
@@ -95,14 +86,14 @@ def test_beside_the_rate_and_beside_each_other(tmp_path):
 @pytest.mark.parametrize("stop", [1, 4, 9])
 def test_goes_on_at_the_same_values(tmp_path, stop):
     path = tmp_path / "stop.ckpt"
-    whole = fit(tmp_path, "betas", HyperparameterSchedule("beta2", cosine(floor=0.2)), Save(path, stop))
+    whole = fit(tmp_path, "betas", HyperparameterSchedule("beta2", cosine(floor=0.2)), SaveAt(path, stop))
     rest = fit(tmp_path, "betas", HyperparameterSchedule("beta2", cosine(floor=0.2)), ckpt_path=path)
     assert rest[: 10 - stop] == whole[stop:]
 
 
 def test_a_resumed_run_does_not_jump_in_silence(tmp_path):
     path = tmp_path / "stop.ckpt"
-    fit(tmp_path, "weight_decay", HyperparameterSchedule("weight_decay", linear()), Save(path, 5))
+    fit(tmp_path, "weight_decay", HyperparameterSchedule("weight_decay", linear()), SaveAt(path, 5))
     with pytest.raises(
         MisconfigurationException, match=r"weight_decay/AdamW/group0 at this update: 0.1, .* 0.05 \(\+100.0%"
     ):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
 from lightning_llmopt.schedules import constant, cosine, inverse_sqrt, linear, wsd
 
-from fitting import Gan, Regression, Watch, loader, trainer, weights
+from fitting import Gan, Regression, SaveAt, Watch, loader, trainer, weights
 from ranks import on_ranks
 
 RECIPE = wsd(warmup=3, decay=4, shape="sqrt", floor=0.1)
@@ -23,17 +23,6 @@ def fit(tmp_path, watch, module, ckpt_path=None, *extra, **settings):
     run = trainer(tmp_path, LRSchedule(RECIPE), GradientNormClip(0.5), GradientNormMonitor(), watch, *extra, **settings)
     run.fit(module, loader(6), ckpt_path=ckpt_path)
     return run
-
-
-class SaveAt(Callback):
-    """Saves when ``batch`` batches are over, wherever that is in an accumulation window."""
-
-    def __init__(self, path, batch):
-        self.path, self.batch = path, batch
-
-    def on_train_batch_end(self, trainer, *args):
-        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.batch:
-            trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])

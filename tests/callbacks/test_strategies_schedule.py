@@ -84,7 +84,7 @@ def test_tokens_of_a_batch_that_ranks_share_count_once(found, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["FSDP2 2", *[pytest.param(f"ZeRO-{stage} 2", marks=needs_deepspeed) for stage in (1, 2, 3)]],
+    ["DDP 2", "FSDP2 2", *[pytest.param(f"ZeRO-{stage} 2", marks=needs_deepspeed) for stage in (1, 2, 3)]],
 )
 def test_a_resumed_run_goes_on_at_the_same_rates(tmp_path, name):
     path = tmp_path / "stop.ckpt"
