@@ -19,6 +19,7 @@ from lightning.pytorch import Callback as Callback
 from lightning.pytorch import LightningDataModule as LightningDataModule
 from lightning.pytorch import LightningModule as LightningModule
 from lightning.pytorch import Trainer as Trainer
+from lightning.pytorch import seed_everything as seed_everything
 from lightning.pytorch.callbacks import Checkpoint as Checkpoint
 from lightning.pytorch.callbacks import GradientAccumulationScheduler as GradientAccumulationScheduler
 from lightning.pytorch.callbacks import ModelSummary as ModelSummary
@@ -51,6 +52,13 @@ Hook = TypeVar("Hook", bound=Callable[..., None])
 
 TunerExit = _TunerExitException  # raised in a hook it ends a fit in good order
 collect_rng_states, set_rng_states = _collect_rng_states, _set_rng_states
+
+
+def lightning_cli() -> type[Any]:
+    """``LightningCLI``, which needs jsonargparse to be made, and some time to be imported."""
+    from lightning.pytorch.cli import LightningCLI
+
+    return LightningCLI
 
 
 def not_compiled(hook: Hook) -> Hook:

@@ -1,13 +1,32 @@
-"""The console command ``llmopt``: a thin door to the rooms."""
+"""The console command ``llmopt``: a thin door to the subcommands."""
 
-import argparse
+import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
 
-from .planning import NAMED, OPTIMIZERS, PRECISIONS, STRATEGIES, Grid, Plan, plan
+from . import __version__
+from .commands import BAD_INPUT, COMMANDS, YES
 
-FITS, DOES_NOT_FIT, BAD_INPUT = 0, 1, 2
+BROKEN_PIPE, INTERRUPTED = 141, 130  # what a shell sees of a program that the signal ended
+_WIDTH = max(map(len, COMMANDS))
+HELP = f"""\
+usage: llmopt COMMAND [options]
+
+Before, around and after a large-model training run.
+
+commands:
+{chr(10).join(f"  {name:<{_WIDTH}}  {what}" for name, what in COMMANDS.items())}
+
+  llmopt COMMAND --help   what a command takes, with examples
+  llmopt --version        the version of lightning-llmopt
+
+exit status:
+  0  yes: it was done, it fits, it is right
+  1  no: it does not fit, it is broken, nothing was found
+  2  the input makes no sense, or something is missing; a sentence says what
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,96 +36,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the command; by default those of the process.
 
     Returns:
-        The exit status: 0 for yes, 1 for no, 2 for input that makes no sense. ``llmopt plan`` says yes if it fits.
+        The exit status: 0 for yes, 1 for no, 2 for input that makes no sense.
     """
     try:
-        options = _parser().parse_args(arguments)
-        return int(options.run(options))
-    except SystemExit as leaving:  # argparse prints usage and leaves
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except SystemExit as leaving:  # argparse prints help and leaves
         return int(leaving.code or 0)
-    except (ValueError, TypeError) as error:
-        print(f"llmopt: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever reads us has seen enough, as in `llmopt plan 70B | head`
+        _let_go_of_stdout()
+        return BROKEN_PIPE
+    except OSError as error:
+        return _refuse(f"{error.filename}: {error.strerror}." if error.filename else str(error))
+    except (ValueError, ModuleNotFoundError) as error:
+        return _refuse(str(error))
+    return status
+
+
+def _run(words: list[str]) -> int:
+    if not words:
+        print(HELP, end="", file=sys.stderr)
         return BAD_INPUT
+    name, *rest = words
+    if name in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return YES
+    if name == "--version":
+        print(f"lightning-llmopt {__version__}")
+        return YES
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"COMMAND must be one of {', '.join(COMMANDS)}, got {name!r}.{hint}")
+    return int(import_module(f".commands.{name.replace('-', '_')}", __package__).run(rest))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llmopt", description="Before, around and after a large-model run.")
-    subcommands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in COMMANDS:
-        add(subcommands)
-    return parser
+def _refuse(sentence: str) -> int:
+    print(f"llmopt: {sentence}", file=sys.stderr)
+    return BAD_INPUT
 
 
-def _add_plan(subcommands: Any) -> None:
-    parser = subcommands.add_parser(
-        "plan",
-        help="say before the run whether it fits, and what to change if not",
-        description="Memory of a run on each device, by component, layout and checkpointing. Exit status: 0 if the "
-        "wanted layout fits, 1 if it does not, 2 if an argument makes no sense.",
-    )
-    parser.add_argument("model", help=f"a number of parameters (70B, 124M), or one of {', '.join(NAMED)}")
-    for name, default, words in (
-        ("gpus", 8, "devices in all"),
-        ("gpus-per-node", 8, "devices of one node"),
-        ("tensor", 1, "tensor-parallel ranks wanted"),
-        ("pipeline", 1, "pipeline stages wanted"),
-        ("sequence", 2048, "tokens of a sequence"),
-        ("micro-batch", 1, "sequences of a micro-batch on a rank"),
-        ("accumulate", 1, "micro-batches to an update"),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{words} (%(default)s)")
-    parser.add_argument("--memory", default="80 GB", help="of one device: GB are 10**9 bytes, GiB 2**30 (%(default)s)")
-    parser.add_argument("--strategy", choices=STRATEGIES, help="the one wanted (fsdp2 on several devices)")
-    parser.add_argument("--checkpointing", default="none", help="none, selective, sqrt, every_block or N (%(default)s)")
-    parser.add_argument("--optimizer", default="adamw", choices=OPTIMIZERS, help="(%(default)s)")
-    parser.add_argument("--precision", default="bf16", choices=PRECISIONS, help="(%(default)s)")
-    parser.set_defaults(run=_plan)
-
-
-def _plan(options: argparse.Namespace) -> int:
-    settings = {name: value for name, value in vars(options).items() if name not in ("run", "model")}
-    if settings["checkpointing"].isdecimal():
-        settings["checkpointing"] = int(settings["checkpointing"])
-    found = plan(options.model, **settings)
-    _show(found)
-    return FITS if found.fits else DOES_NOT_FIT
-
-
-def _show(found: Plan) -> None:
-    """By Rich where it is installed and a person looks; plain text goes into pipes and files."""
-    try:
-        from rich.console import Console
-    except ImportError:
-        print(found)
-        return
-    console = Console()
-    if not console.is_terminal:
-        print(found)
-        return
-    console.print(f"{found.title}\n", highlight=False)
-    for grid in found.tables:
-        console.print(_rich_table(grid, console.width))
-    console.print("\n".join([*found.notes, "", found.advice, *found.topology]), highlight=False, markup=False)
-
-
-def _rich_table(grid: Grid, width: int) -> Any:
-    """Long names of columns where there is room for them."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    wide = sum(max(map(len, column)) + 2 for column in zip(grid.long, *grid.rows, strict=True)) <= width
-    table = Table(title=Text(grid.title), title_justify="left", box=box.SIMPLE_HEAD)
-    table.padding = (0, 1 if wide else 0, 0, 0)
-    for place, name in enumerate(grid.long if wide else grid.columns):
-        table.add_column(name, justify="right" if place else "left", no_wrap=True)
-    for row in grid.rows:
-        fits = row[-1] == "yes" or any(cell.endswith("*") for cell in row)
-        table.add_row(*map(Text, row), style="green" if fits else "")
-    return table
-
-
-COMMANDS: tuple[Callable[[Any], None], ...] = (_add_plan,)  # a new subcommand is one function here
+def _let_go_of_stdout() -> None:
+    """Nobody reads what is still to be written; without this the interpreter complains at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 if __name__ == "__main__":
