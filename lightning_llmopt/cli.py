@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except SystemExit as leaving:  # argparse prints help and leaves
         return int(leaving.code or 0)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):  # Ctrl-C, and Ctrl-D at a question
         return INTERRUPTED
     except BrokenPipeError:  # whoever reads us has seen enough, as in `llmopt plan 70B | head`
         _let_go_of_stdout()

@@ -10,6 +10,8 @@ from ._extras import needed
 from ._importing import imported
 from ._parsing import Refusing, settings
 
+_SHAPES = ("a key of SHAPES", "such as linear, cosine, sqrt")
+
 
 def named(name: str) -> Callable[..., Any]:
     """The function behind a schedule's name, or behind an import path.
@@ -50,11 +52,11 @@ def parser_for(function: Callable[..., Any], command: str, *, about: str, more: 
     parser = Typed(**settings(command, takes="[options]", about=about, more=more))
     group = parser.add_argument_group("settings of the schedule")
     hints = get_type_hints(function)
-    what = _documented(function)
+    what = documented(function, by=f"llmopt {command.split()[0]}")
     for name, rule in inspect.signature(function).parameters.items():
         if rule.kind not in (rule.KEYWORD_ONLY, rule.POSITIONAL_OR_KEYWORD):
             raise ValueError(f"{function.__name__} takes *arguments, which no option can stand for. Name its settings.")
-        text = " ".join(what.get(name, "").split())
+        text = what.get(name, "")
         shown = " (must be given)" if rule.default is rule.empty else f" ({_shown(rule.default)})"
         kind = hints.get(name, Any)
         group.add_argument(
@@ -136,10 +138,15 @@ def _plain(value: Any) -> Any:
     return value.as_dict() if hasattr(value, "as_dict") else value
 
 
-def _documented(function: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring says of each argument."""
-    parse = needed("docstring_parser", by="llmopt preview").parse
-    return {one.arg_name: one.description or "" for one in parse(function.__doc__ or "").params}
+def documented(function: Callable[..., Any], *, by: str) -> dict[str, str]:
+    """What the docstring says of each argument, in a line each.
+
+    Raises:
+        ModuleNotFoundError: If docstring_parser, which comes with jsonargparse, is not installed; ``by`` needs it.
+    """
+    parse = needed("docstring_parser", by=by).parse
+    found = {one.arg_name: one.description or "" for one in parse(function.__doc__ or "").params}
+    return {name: " ".join(text.replace("``", "").split()).replace(*_SHAPES) for name, text in found.items()}
 
 
 def _shown(default: Any) -> str:
@@ -147,4 +154,4 @@ def _shown(default: Any) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("``", "").replace("%", "%%")
+    return text.replace("%", "%%")

@@ -1,11 +1,14 @@
 """``llmopt find-lr``: a learning-rate range test."""
 
 import argparse
+import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from . import NO, YES
@@ -43,12 +46,12 @@ def run(words: Sequence[str]) -> int:
         raise ValueError("MODULE must be given, or --config FILE that names it.")
     if options.png:
         needed("matplotlib", by="--png")
-    with tempfile.TemporaryDirectory() as nowhere, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        _be_quiet()
+    if not options.low < options.high:
+        raise ValueError(f"--from must be below --to ({options.high:g}), got {options.low:g}.")
+    with tempfile.TemporaryDirectory() as nowhere, _quiet():
         trainer, module, data = _from_config(options, nowhere) if options.config else _from_words(options, nowhere)
         finding = _tested(trainer, module, data, options)
-    print(finding)
+    _show(finding)
     if options.png:
         finding.plot(options.png)
         print(f"Wrote {options.png}.")
@@ -147,17 +150,40 @@ def _tested(trainer: Any, module: Any, data: Any, options: argparse.Namespace) -
 
     if not isinstance(module, LightningModule):
         raise ValueError(f"MODULE must be a LightningModule or make one, got {type(module).__name__}.")
-    if not options.low < options.high:
-        raise ValueError(f"--from must be below --to ({options.high:g}), got {options.low:g}.")
     where = "datamodule" if isinstance(data, LightningDataModule) else "train_dataloaders"
     limits = {"min_multiplier": options.low, "max_multiplier": options.high, "steps": options.steps}
     try:
         return find_lr(trainer, module, **{where: data}, **limits)
     except Exception as error:  # the user's own code runs in there
-        raise ValueError(f"The test failed: {type(error).__name__}: {error}") from error
+        hint = " Give --data." if data is None and options.config is None else ""
+        raise ValueError(f"The test failed: {type(error).__name__}: {error}{hint}") from error
 
 
-def _be_quiet() -> None:
-    """Keep Lightning's lines about devices and tips out of the table."""
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's lines about devices and the callbacks' tables out of what is printed."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _show(finding: Any) -> None:
+    """The suggestions in 80 columns, and the rates of the groups if there are several."""
+    about, *groups = str(finding).split("\n\n")
+    lines = about.splitlines()
+    print(fill(lines[0], 79), end="\n\n")
+    for one in finding.suggestions.values():
+        print(fill(one.reason, 79, initial_indent=_cells(one), subsequent_indent=" " * len(_cells(one))))
+    if finding.steepest is None:
+        print(fill(lines[-1], 79))
+    if groups:
+        print(f"\n{groups[0]}")
+
+
+def _cells(one: Any) -> str:
+    return f"{one.name:<9}{one.rate:>10.3g}  (x {one.multiplier:.3g})".ljust(34)
