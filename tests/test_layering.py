@@ -26,6 +26,11 @@ MAY_IMPORT = {  # beside the standard library and themselves
         "torch", "typing_extensions", "_lightning",
         "schedules", "structure", "gradients", "optim", "planning", "recipes",
     },
+    "cli": {"commands"},
+    "commands": {
+        "torch", "rich", "_lightning",
+        "schedules", "structure", "optim", "planning", "preview", "callbacks", "selftest",
+    },
     "selftest": {"torch", "typing_extensions", "_lightning", "deepspeed", "gradients", "callbacks", "strategies"},
 }  # fmt: skip
 THIRD_PARTY = {

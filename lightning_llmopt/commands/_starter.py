@@ -17,7 +17,7 @@ STRATEGIES = ("auto", "ddp", "fsdp", "fsdp2", "hybrid", "zero1", "zero2", "zero3
 
 _EXAMPLES: dict[str, Any] = {
     "first_warmup": 100,
-    "first_cycle": "25%",
+    "first_cycle": "49%",
     "points": {0: 1.0, "50%": 0.2, "100%": 0.1},
     "parts": [[{"class_path": "lightning_llmopt.schedules.linear", "init_args": {"floor": 0.5}}, "50%"], [
         {"class_path": "lightning_llmopt.schedules.constant"}, None]],

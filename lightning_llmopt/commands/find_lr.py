@@ -19,11 +19,12 @@ from ._yaml import read_yaml
 
 ABOUT = """
 Which learning rate: some updates on your data, each at a higher rate, and what
-the losses say about it. Every parameter group's own rate is multiplied, so ratios
-are kept. Nothing is trained, logged or saved.
+the losses say about it. Every parameter group's own rate is multiplied, so
+ratios are kept. Nothing is trained, logged or saved.
 
-MODULE is an import path of a LightningModule, package.module:Name or file.py:Name.
-With --config it may be left out if the YAML file names it (model: class_path: ...).
+MODULE is an import path of a LightningModule, package.module:Name or
+file.py:Name. With --config it may be left out if the YAML file names it
+(model: class_path: ...).
 """
 MORE = """
 examples:

@@ -20,12 +20,12 @@ from ._printing import show
 
 ABOUT = """
 The parameter groups that layer-wise rates and the weight-decay split make of a
-model: how many parameters each has, at which rate and decay, and where they lie.
+model: how many parameters each has, its rate and decay, and where it lies.
 
-MODEL is an import path of a class, of a function that returns a module, or of a
-module: package.module:Name or file.py:Name. It is built on the meta device if it
-can be, so a large one costs nothing. Classes of transformers get a configuration:
-transformers:GPT2LMHeadModel --init n_layer=6.
+MODEL is an import path of a class, of a function that returns a module, or of
+a module: package.module:Name or file.py:Name. It is built on the meta device
+if it can be, so a large one costs nothing. Classes of transformers get a
+configuration: transformers:GPT2LMHeadModel --init n_layer=6.
 """
 MORE = """
 examples:

@@ -45,8 +45,8 @@ _MORE_OF_ONE = f"""
 shapes:
 {textwrap.fill(", ".join(SHAPES), 78, initial_indent="  ", subsequent_indent="  ")}
 
-`llmopt preview --help` has examples, says how lengths are written, and lists the
-other schedules.
+`llmopt preview --help` has examples, says how lengths are written, and lists
+the other schedules.
 """
 _MOST_PHASES = 20
 
@@ -191,7 +191,8 @@ def _total(written: str | int | None, tokens: int | None) -> int | None:
 def _about(function: Any) -> str:
     """The docstring above its arguments."""
     text = (function.__doc__ or "").split("Args:")[0].split("Raises:")[0]
-    return "\n".join(line.strip() for line in text.replace("``", "").strip().splitlines())
+    paragraphs = [" ".join(part.split()) for part in text.replace("``", "").strip().split("\n\n")]
+    return "\n\n".join(textwrap.fill(paragraph, 79) for paragraph in paragraphs)
 
 
 def _first_line(function: Any) -> str:
