@@ -111,10 +111,25 @@ class Count(Callback):
             self.bytes["master"] = elements(flat)
             parts = [one.ds_tensor for one in pl_module.parameters() if hasattr(one, "ds_tensor")]
             self.bytes["parameters"] += elements(parts)  # small ones are whole beside their parts
-            found = [bucket.buffer for bucket in zero.ipg_buckets.values()]
-            self.buckets = storages(
-                [one for buffer in found for one in (buffer if isinstance(buffer, list) else [buffer])]
-            )
+            self.note_buckets(zero)
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        """ZeRO-1 and 2 make their buckets in the backward pass, and drop them at its end."""
+        zero = getattr(trainer.strategy.model, "optimizer", None)
+        if not hasattr(zero, "setup_buckets") or "setup_buckets" in vars(zero):
+            return
+        setup = zero.setup_buckets
+
+        def noting():
+            setup()
+            self.note_buckets(zero)
+
+        zero.setup_buckets = noting
+
+    def note_buckets(self, zero):
+        found = [bucket.buffer for bucket in zero.ipg_buckets.values()]
+        flat = [one for buffer in found for one in (buffer if isinstance(buffer, list) else [buffer])]
+        self.buckets = max(self.buckets, storages(flat))
 
 
 def gradients_of_zero(zero):
