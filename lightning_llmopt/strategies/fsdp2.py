@@ -27,6 +27,7 @@ from .._lightning import (
     is_overridden,
 )
 from ._full_checkpoints import load_full_checkpoint
+from ._leftovers import forget_whole_gradients_
 from ._recompute import recompute_blocks
 from ._tensor_parallel import parallelize, plan_for, same_randomness
 from ._units import refuse_idle_ranks, refuse_unusable_meta, same_on_every_rank_, sharding_units
@@ -142,6 +143,14 @@ class FSDP2(ModelParallelStrategy):
             self._shard(module)
         with as_if_overridden(module, "configure_model"):
             super().setup(trainer)
+
+    @override
+    def teardown(self) -> None:
+        """As Lightning does; and the next fit begins without what this one has not reduced."""
+        super().teardown()
+        module: Any = self.lightning_module
+        if module is not None:
+            forget_whole_gradients_(module)
 
     @override
     def model_to_device(self) -> None:

@@ -87,7 +87,16 @@ class ZeRO(DeepSpeedStrategy):
         module: Any = self.lightning_module
         self._refuse_value_clipping(trainer)
         recompute_blocks(module, self.checkpointing)
+        self._config_initialized = False  # this run may have another loader and window than the last one
         super().setup(trainer)
+
+    @override
+    def teardown(self) -> None:
+        """Take DeepSpeed's hooks off the module, with which a second engine would reduce for this one too."""
+        engine: Any = self.model
+        if hasattr(engine, "destroy"):
+            engine.destroy()
+        super().teardown()
 
     @override
     def backward(self, closure_loss: Tensor, optimizer: Any, *args: Any, **kwargs: Any) -> Tensor:
