@@ -19,6 +19,7 @@ from ._full_checkpoints import load_full_checkpoint
 from ._leftovers import forget_flat_gradients_
 from ._recompute import recompute_blocks
 from ._units import refuse_unusable_meta, same_on_every_rank_, sharding_units
+from ._values import refuse_no_blocks, refuse_no_flags
 from .checkpointing import check_mode
 
 _WRAPPED: WeakSet[nn.Module] = WeakSet()  # by any strategy of this class, which alone knows the unit of the whole
@@ -47,7 +48,8 @@ class FSDP1(FSDPStrategy):
         timeout: As in Lightning.
 
     Raises:
-        ValueError: If ``sharding`` or ``checkpoint`` is unknown, or gradients are to be kept and offloaded.
+        ValueError: If a value is of another kind, ``sharding`` or ``checkpoint`` is unknown, or gradients are to be
+            kept and offloaded.
         MisconfigurationException: At the start, on the CPU, for manual optimization, and for a module that another
             Trainer has wrapped.
 
@@ -72,6 +74,10 @@ class FSDP1(FSDPStrategy):
         timeout: timedelta | None = timedelta(seconds=1800),
     ) -> None:
         check_mode(checkpointing)
+        refuse_no_blocks(blocks)
+        refuse_no_flags(cpu_offload=cpu_offload)
+        if not isinstance(defer_sync, bool | None):
+            raise ValueError(f"defer_sync must be True, False or None, got {defer_sync!r}.")
         if sharding not in self.SHARDINGS:
             raise ValueError(f"sharding must be one of {list(self.SHARDINGS)}, got {sharding!r}.")
         if checkpoint not in ("sharded", "full"):
