@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 from .._lightning import StrategyRegistry
+from ._values import is_word
 from .ddp import DDP
 from .fsdp import FSDP1
 from .fsdp2 import FSDP2
@@ -90,9 +91,9 @@ def preset(
         >>> type(preset("fsdp2", cpu_offload=True)["strategy"]).__name__
         'FSDP2'
     """
-    if not isinstance(name, str) or name not in PRESETS:
+    if not is_word(name, PRESETS):
         raise ValueError(f"preset must be one of {list(PRESETS)}, got {name!r}.")
-    if precision is not None and (not isinstance(precision, str) or precision not in PRECISIONS):
+    if precision is not None and not is_word(precision, PRECISIONS):
         raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}.")
     _refuse_unknown_options(name, options)
     if name in PRECISIONS:
