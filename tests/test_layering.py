@@ -26,6 +26,7 @@ MAY_IMPORT = {  # beside the standard library and themselves
         "torch", "typing_extensions", "_lightning",
         "schedules", "structure", "gradients", "optim", "planning", "recipes",
     },
+    "configs": {"typing_extensions", "_lightning", "schedules", "callbacks", "strategies"},
     "selftest": {"torch", "typing_extensions", "_lightning", "deepspeed", "gradients", "callbacks", "strategies"},
 }  # fmt: skip
 THIRD_PARTY = {
