@@ -31,6 +31,7 @@ MAY_IMPORT = {  # beside the standard library and themselves
         "torch", "rich", "_lightning",
         "schedules", "structure", "optim", "planning", "preview", "callbacks", "selftest",
     },
+    "configs": {"typing_extensions", "_lightning", "schedules", "callbacks", "strategies"},
     "selftest": {"torch", "typing_extensions", "_lightning", "deepspeed", "gradients", "callbacks", "strategies"},
 }  # fmt: skip
 THIRD_PARTY = {
