@@ -18,5 +18,6 @@ from .lr_schedule import LRSchedule as LRSchedule
 from .mu_transfer import MuTransfer as MuTransfer
 from .param_groups import ParamGroups as ParamGroups
 from .skip_bad_steps import SkipBadSteps as SkipBadSteps
+from .use_optimizer import UseOptimizer as UseOptimizer
 from .weight_decay_split import WeightDecaySplit as WeightDecaySplit
 from .zclip import ZClip as ZClip

@@ -60,6 +60,10 @@ class Regroups(Callback):
         """What it says of parameters; asked once a fit, when the model is whole."""
         raise NotImplementedError
 
+    def replace(self, trainer: Trainer, pl_module: LightningModule, configured: Any) -> Any:
+        """For subclasses: what is to stand in place of what the module has returned, in the same shape."""
+        return configured
+
     def meet(self, trainer: Trainer, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         """For subclasses: what the module has returned, before anything is done to it."""
 
@@ -170,6 +174,8 @@ class Regroups(Callback):
 
     def _configure(self, trainer: Trainer, pl_module: LightningModule, configured: Any) -> Any:
         model = trainer.strategy.model or pl_module
+        for one in self._family(trainer):
+            configured = one.replace(trainer, pl_module, configured)
         for one in self._by_strength(trainer):
             one.meet(trainer, model, optimizers_in(configured))
         regrouping = Regrouping(self._rules(trainer, model), self._who(trainer))

@@ -29,6 +29,7 @@ from lightning_llmopt.callbacks import (
     MuTransfer,
     ParamGroups,
     SkipBadSteps,
+    UseOptimizer,
     WeightDecaySplit,
     ZClip,
 )
@@ -57,6 +58,7 @@ MAKE = {
     "WeightDecaySplit": lambda: WeightDecaySplit(),
     "ParamGroups": lambda: ParamGroups({"ndim>=2": {"lr_scale": 0.5}}),
     "MuTransfer": lambda: MuTransfer(subject()),
+    "UseOptimizer": lambda: UseOptimizer("torch.optim.AdamW", lr=0.1),
     "IndependentWeightDecay": lambda: IndependentWeightDecay(reference_lr=0.1),
     "LRFinder": lambda: LRFinder(steps=10, apply="none"),
 }
@@ -64,7 +66,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:HyperparameterSchedule.'weight_d
 every_callback = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
 
 
-GROUPS = ["LayerwiseLRDecay", "WeightDecaySplit", "ParamGroups"]
+GROUPS = ["LayerwiseLRDecay", "WeightDecaySplit", "ParamGroups", "UseOptimizer"]
 OWN_TESTS = ["LRFinder", "MuTransfer", "IndependentWeightDecay"]  # not for every module
 CLIPPERS = ["GradientValueClip", "AdaptiveGradientClip", "ZClip", "AdaGC"]
 
