@@ -4,6 +4,7 @@ Checked against lightning 2.6.6. ``tests/test__lightning.py`` fails when a priva
 """
 
 import copy
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy as SingleDeviceStr
 from lightning.pytorch.strategies import Strategy as Strategy
 from lightning.pytorch.strategies import StrategyRegistry as StrategyRegistry
 from lightning.pytorch.trainer import call
+from lightning.pytorch.utilities import rank_zero as _rank_zero
 from lightning.pytorch.utilities import rank_zero_info as rank_zero_info
 from lightning.pytorch.utilities import rank_zero_only as rank_zero_only
 from lightning.pytorch.utilities import rank_zero_warn as rank_zero_warn
@@ -70,6 +72,11 @@ def __getattr__(name: str) -> Any:
 def not_compiled(hook: Hook) -> Hook:
     """Keep a hook out of ``torch.compile(optimizer.step)``: Lightning runs it inside the step, and it counts."""
     return torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
+
+
+def messages_are_on() -> bool:
+    """Whether ``rank_zero_info`` is heard: the level of Lightning's logger of that name is INFO or below."""
+    return logging.getLogger(_rank_zero.__name__).isEnabledFor(logging.INFO)
 
 
 def logger_step(trainer: Trainer) -> int:

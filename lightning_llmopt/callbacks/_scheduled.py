@@ -97,6 +97,11 @@ class Scheduled(Callback):
         return list(self._counts or [])
 
     @property
+    def plan(self) -> Plan | None:
+        """What this run plays; ``None`` before it has begun."""
+        return self._playing.plan if self._playing is not None else None
+
+    @property
     def peak(self) -> bool:
         """Whether base values are taken from schedulers that were here before."""
         return False

@@ -151,6 +151,11 @@ class LRSchedule(Scheduled):
         return f"LRSchedule{self.target}"
 
     @property
+    def phase(self) -> str | None:
+        """Phase of the first optimizer's last update, or of its coming one before the first."""
+        return self._in_force[1]
+
+    @property
     @override
     def peak(self) -> bool:
         """Schedulers that were replaced leave their peak in ``max_lr``."""
@@ -206,8 +211,9 @@ class LRSchedule(Scheduled):
             signals = {other.anneal.signal for other in family if other.anneal.signal}
             self._requests = Requests(trainer, files=files, signals=signals)
         tag = self.target.tag().replace("/", " ")
-        show(trainer, f"lr{tag}", lambda: f"{self._in_force[0]:.2e}")
-        show(trainer, f"phase{tag}", lambda: self._in_force[1])
+        brief = f"lr{tag}", lambda: " ".join([f"{self._in_force[0]:.1e}", *filter(None, self._in_force[1:])])
+        show(trainer, f"lr{tag}", lambda: f"{self._in_force[0]:.2e}", short=brief)
+        show(trainer, f"phase{tag}", lambda: self._in_force[1], short=(f"phase{tag}", lambda: None))
 
     @override
     def on_train_batch_end(
