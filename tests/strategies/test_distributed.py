@@ -93,7 +93,7 @@ def losses_around_a_bad_batch(folder, name=None, *, rank=0, ranks=1, accumulate=
     torch.manual_seed(1)
     module = OneBadBatch(sees_it=rank // same_data == 0)
     found = losses(folder, module, rank=rank, ranks=ranks, same_data=same_data, accumulate=accumulate, more=[skips],
-                   updates=8, **given)  # fmt: skip
+                   updates=16 // accumulate, **given)  # fmt: skip
     return found, skips.skipped
 
 
@@ -120,7 +120,7 @@ def test_an_update_that_is_bad_on_one_rank_is_skipped_on_all(tmp_path, name, acc
     (first, *skipped), (second, *there) = on_ranks(2, on_rank)
     expected, *alone = losses_around_a_bad_batch(tmp_path, accumulate=accumulate)
     assert skipped == there == alone == [1]
-    assert len(expected) == 8 * accumulate
+    assert len(expected) == 16
     assert [index for index, loss in enumerate(expected) if math.isnan(loss)] == [7]
     assert [index for index, loss in enumerate(first) if math.isnan(loss)] == [7]
     del first[7], second[7], expected[7]
