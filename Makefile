@@ -17,7 +17,7 @@ help:
 	@echo "make demo   train a small GPT on Shakespeare with our callbacks (about 3 minutes on two CPU cores)"
 	@echo "make test   lint, types, tests, doctests, two-process tests"
 	@echo "make test-ecosystem  networks of transformers, timm, litgpt, PyG and segmentation-models-pytorch (a minute, once installed)"
-	@echo "make test-distributed  every strategy preset on 2 and 4 processes against one, and its checkpoints (about 20 minutes)"
+	@echo "make test-distributed  every strategy preset on 2 and 4 processes against one, its checkpoints, its bytes against the plan (about 25 minutes)"
 	@echo "make laws   100,000 random schedules against the laws of all schedules (about 2 minutes)"
 	@echo "make injections  10,000 NaN and Inf in gradients and losses against the runs without them (about 8 minutes)"
 	@echo "make bench  ratios against peers, one table"

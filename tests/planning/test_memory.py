@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -73,6 +75,30 @@ def test_one_process_holds_to_the_byte_what_the_plan_says(name, accumulate):
     layout = Layout("single")
     planned = counted.planned(layout, "GPT", name, accumulate)
     assert counted.alone(name, "GPT", accumulate) == counted.by_kind(planned, layout)
+
+
+@pytest.fixture(scope="module")
+def _cpu_adam():
+    """Let DeepSpeed build its C++ optimizer once (two minutes), outside the time limit of a test."""
+    make = "DeepSpeedCPUAdam(torch.nn.Linear(1, 1).parameters())"
+    code = f"import torch; from deepspeed.ops.adam import DeepSpeedCPUAdam; {make}"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where ninja is
+    built = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=900, env={**os.environ, "PATH": path}, check=False
+    )
+    if built.returncode:
+        pytest.skip("DeepSpeed's CPUAdam cannot be built here: it needs a C++ compiler and ninja")
+
+
+@needs_deepspeed
+@pytest.mark.distributed
+@pytest.mark.usefixtures("_cpu_adam")
+@pytest.mark.parametrize("name", ["zero2_offload", "zero3_offload"])
+def test_with_deepspeeds_own_optimizer_on_the_host_it_is_the_same(monkeypatch, name):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    layout = counted.PLACES[name].layout
+    for (precision, accumulate), found in counted.shared(name, "GPT", ("fp32", "bf16"), on_host=True).items():
+        assert found == counted.by_kind(counted.planned(layout, "GPT", precision, accumulate), layout)
 
 
 def test_every_preset_but_fp8_is_counted():
