@@ -286,6 +286,19 @@ def test_can_be_written_in_yaml(tmp_path, monkeypatch, written):
 
 
 @pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+@pytest.mark.parametrize("others", ["torch.optim.AdamW", "{class_path: torch.optim.AdamW, init_args: {lr: 0.002}}"])
+def test_muon_and_another_can_be_written_in_yaml(tmp_path, monkeypatch, others):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(YAML + f"init_args: {{optimizer: torch.optim.Muon, others: {others}}}")
+    monkeypatch.setattr("sys.argv", ["train.py", "--config", "run.yaml"])
+    cli = LightningCLI(Blocks, run=False, save_config_callback=None, seed_everything_default=0)
+    cli.trainer.fit(Blocks(), loader())
+    muon, adamw = cli.trainer.optimizers[0].parts
+    assert [type(muon), type(adamw)] == [torch.optim.Muon, torch.optim.AdamW]
+    assert adamw.param_groups[0]["lr"] == (0.002 if "lr" in others else 0.1)
+
+
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 def test_a_wrong_setting_in_yaml_is_named_with_those_that_there_are(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text(YAML + "init_args: {optimizer: torch.optim.SGD, settings: {learning: 3.0}}")
