@@ -7,6 +7,7 @@ Rooms, each imported by name:
 - ``lightning_llmopt.planning``: does it fit (arithmetic before the run), also as ``llmopt plan``.
 - ``lightning_llmopt.gradients``: how big the gradients are (tensors in, tensors out).
 - ``lightning_llmopt.callbacks``: when to act and where to log (the Lightning glue).
+- ``lightning_llmopt.recipes``: what others used, with sources (published runs by name).
 - ``lightning_llmopt.strategies``: on what to run (presets of Trainer arguments).
 """
 

@@ -286,6 +286,19 @@ def test_can_be_written_in_yaml(tmp_path, monkeypatch, written):
 
 
 @pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+@pytest.mark.parametrize("others", ["torch.optim.AdamW", "{class_path: torch.optim.AdamW, init_args: {lr: 0.002}}"])
+def test_muon_and_another_can_be_written_in_yaml(tmp_path, monkeypatch, others):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(YAML + f"init_args: {{optimizer: torch.optim.Muon, others: {others}}}")
+    monkeypatch.setattr("sys.argv", ["train.py", "--config", "run.yaml"])
+    cli = LightningCLI(Blocks, run=False, save_config_callback=None, seed_everything_default=0)
+    cli.trainer.fit(Blocks(), loader())
+    muon, adamw = cli.trainer.optimizers[0].parts
+    assert [type(muon), type(adamw)] == [torch.optim.Muon, torch.optim.AdamW]
+    assert adamw.param_groups[0]["lr"] == (0.002 if "lr" in others else 0.1)
+
+
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 def test_a_wrong_setting_in_yaml_is_named_with_those_that_there_are(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text(YAML + "init_args: {optimizer: torch.optim.SGD, settings: {learning: 3.0}}")
@@ -376,16 +389,63 @@ def test_a_resumed_run_has_the_weights_of_a_whole_one_on_every_strategy(tmp_path
         numpy.testing.assert_array_equal(again, whole)
 
 
-@needs_deepspeed
-def test_deepspeed_takes_one_optimizer(tmp_path):
+def muon():
+    others = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}}
+    return [UseOptimizer("torch.optim.Muon", lr=0.02, others=others, show=False)]
+
+
+@pytest.mark.parametrize("name", ["FSDP2 2", pytest.param("DDP 2", marks=pytest.mark.distributed)])
+def test_muon_moves_whole_matrices_where_they_are_sharded(tmp_path, name):
+    truth, plain = (fit(tmp_path, "TransformerEncoder", further=further).weights for further in (muon(), []))
+    got = on_ranks(
+        2, lambda rank: fit(tmp_path, "TransformerEncoder", place=PLACES[name], rank=rank, further=muon()).weights
+    )
+    for key in (key for key in truth if key.endswith(("linear1.weight", "out_proj.weight"))):
+        apart, moved = (numpy.linalg.norm(truth[key] - other[key]) for other in (got[0], plain))
+        assert apart < 0.1 * moved  # its own arithmetic is in bf16
+
+
+REFUSED = [
+    pytest.param("ZeRO-1 2", "DeepSpeed takes one optimizer", marks=needs_deepspeed),
+    pytest.param("FSDP1 2", "Muon only supports 2D parameters .*another strategy", marks=pytest.mark.distributed),
+]
+
+
+@pytest.mark.parametrize(("name", "said"), REFUSED)
+def test_muon_beside_another_is_refused_where_it_cannot_be(tmp_path, name, said):
     def attempt(rank):
-        place = PLACES["ZeRO-1 2"]
-        use = UseOptimizer("torch.optim.Muon", others="torch.optim.AdamW", show=False)
-        settings = {"strategy": place.strategy(), "devices": 2, "use_distributed_sampler": False}
-        made = quiet_trainer(tmp_path, [use], max_steps=2, **settings)
+        settings = {"strategy": PLACES[name].strategy(), "devices": 2, "use_distributed_sampler": False}
+        made = quiet_trainer(tmp_path, muon(), max_steps=2, **settings)
         warnings.simplefilter("ignore")
-        with pytest.raises(MisconfigurationException, match="DeepSpeed takes one optimizer"):
-            made.fit(Subject("TransformerEncoder", place.shard), tokens(rank, 2))
+        with pytest.raises(MisconfigurationException, match=said):
+            made.fit(Subject("TransformerEncoder", PLACES[name].shard), tokens(rank, 2))
         return True
 
     assert on_ranks(2, attempt) == [True, True]
+
+
+class Split(Blocks):
+    """Configures two optimizers that are stepped as one, by itself."""
+
+    def __init__(self, scheduled=False):
+        super().__init__()
+        self.scheduled = scheduled
+
+    def configure_optimizers(self):
+        parts = [torch.optim.AdamW(self.body.parameters(), lr=0.1), torch.optim.SGD(self.head.parameters(), lr=0.01)]
+        optimizer = SplitOptimizer(parts)
+        return ([optimizer], [ExponentialLR(optimizer, 0.5)]) if self.scheduled else optimizer
+
+
+def test_groups_of_a_split_optimizer_stay_with_their_parts(tmp_path):
+    rules = [ParamGroups({"*.bias": {"lr_scale": 0.5}}, show=False), WeightDecaySplit(show=False)]
+    done, module = run(tmp_path, *rules, module=Split())
+    first, second = done.optimizers[0].parts
+    assert [type(first), type(second)] == [torch.optim.AdamW, torch.optim.SGD]
+    assert sorted(group["lr"] for group in first.param_groups) == [0.05, 0.1]
+    assert sorted(group["lr"] for group in second.param_groups) == [0.005, 0.01]
+    assert {id(one) for group in second.param_groups for one in group["params"]} == set(
+        map(id, module.head.parameters())
+    )
+    with pytest.raises(MisconfigurationException, match="a scheduler was built on a SplitOptimizer"):
+        run(tmp_path, *rules, module=Split(scheduled=True))
