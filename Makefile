@@ -46,7 +46,7 @@ test-ecosystem:
 	TABLE=docs/ecosystem.md $(ECOSYSTEM)/bin/python -m pytest -q tests/ecosystem
 
 test-distributed: $(VENV)/.dev
-	$(BIN)/python -m pytest -m distributed tests/strategies $(TESTS)
+	$(BIN)/python -m pytest -m distributed tests/strategies tests/planning $(TESTS)
 
 laws: $(VENV)/.dev
 	LAWS_CASES=$(CASES) $(BIN)/python -m pytest -q -s tests/schedules/test_laws.py

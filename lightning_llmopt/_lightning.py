@@ -4,11 +4,12 @@ Checked against lightning 2.6.6. ``tests/test__lightning.py`` fails when a priva
 """
 
 import copy
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
@@ -40,6 +41,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy as SingleDeviceStr
 from lightning.pytorch.strategies import Strategy as Strategy
 from lightning.pytorch.strategies import StrategyRegistry as StrategyRegistry
 from lightning.pytorch.trainer import call
+from lightning.pytorch.utilities import rank_zero as _rank_zero
 from lightning.pytorch.utilities import rank_zero_info as rank_zero_info
 from lightning.pytorch.utilities import rank_zero_only as rank_zero_only
 from lightning.pytorch.utilities import rank_zero_warn as rank_zero_warn
@@ -48,22 +50,33 @@ from lightning.pytorch.utilities.data import extract_batch_size as extract_batch
 from lightning.pytorch.utilities.exceptions import _TunerExitException
 from lightning.pytorch.utilities.model_helpers import is_overridden as is_overridden
 
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningArgumentParser as LightningArgumentParser
+    from lightning.pytorch.cli import LightningCLI as LightningCLI
+
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
 TunerExit = _TunerExitException  # raised in a hook it ends a fit in good order
 collect_rng_states, set_rng_states = _collect_rng_states, _set_rng_states
 
 
-def lightning_cli() -> type[Any]:
-    """``LightningCLI``, which needs jsonargparse to be made, and some time to be imported."""
-    from lightning.pytorch.cli import LightningCLI
+def __getattr__(name: str) -> Any:
+    """What takes long to import, and few need."""
+    if name in ("LightningArgumentParser", "LightningCLI"):
+        from lightning.pytorch import cli
 
-    return LightningCLI
+        return getattr(cli, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def not_compiled(hook: Hook) -> Hook:
     """Keep a hook out of ``torch.compile(optimizer.step)``: Lightning runs it inside the step, and it counts."""
     return torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
+
+
+def messages_are_on() -> bool:
+    """Whether ``rank_zero_info`` is heard: the level of Lightning's logger of that name is INFO or below."""
+    return logging.getLogger(_rank_zero.__name__).isEnabledFor(logging.INFO)
 
 
 def logger_step(trainer: Trainer) -> int:

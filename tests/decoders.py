@@ -11,25 +11,32 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class GPT2Block(nn.Module):
+class GPT2Attention(nn.Module):
     def __init__(self, width, heads, eager):
         super().__init__()
         self.heads, self.eager = heads, eager
-        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x):
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.ln_1(x)).chunk(3, dim=-1)
-        )
+    def forward(self, y):
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(y).chunk(3, dim=-1))
         if self.eager:
             mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).triu(1)
             scores = (q @ k.transpose(-2, -1)).div_(q.shape[-1] ** 0.5).masked_fill_(mask, float("-inf"))
             mixed = scores.softmax(-1) @ v
         else:
             mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.proj(mixed.transpose(1, 2).flatten(2))
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+class GPT2Block(nn.Module):
+    def __init__(self, width, heads, eager):
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = GPT2Attention(width, heads, eager)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x):
+        x = x + self.attn(self.ln_1(x))
         return x + self.down(gelu(self.up(self.ln_2(x)), approximate="tanh"))
 
 
@@ -45,26 +52,34 @@ class RMSNorm(nn.Module):
         return self.weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)).to(x.dtype)
 
 
-class LlamaBlock(nn.Module):
-    def __init__(self, width, heads, kv_heads, ffn):
+class LlamaAttention(nn.Module):
+    def __init__(self, width, heads, kv_heads):
         super().__init__()
         self.heads, self.kv_heads, size = heads, kv_heads, width // heads
-        self.norm_1, self.norm_2 = RMSNorm(width), RMSNorm(width)
         self.q, self.k, self.v, self.o = (
             nn.Linear(width, rows, bias=False) for rows in (width, kv_heads * size, kv_heads * size, width)
         )
-        self.gate, self.up = (nn.Linear(width, ffn, bias=False) for _ in range(2))
-        self.down = nn.Linear(ffn, width, bias=False)
 
-    def forward(self, x):
-        y = self.norm_1(x)
+    def forward(self, y):
         q, k, v = (
             linear(y).unflatten(-1, (heads, -1)).transpose(1, 2)
             for linear, heads in ((self.q, self.heads), (self.k, self.kv_heads), (self.v, self.kv_heads))
         )
         q, k = rotated(q), rotated(k)
         mixed = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        x = x + self.o(mixed.transpose(1, 2).flatten(2))
+        return self.o(mixed.transpose(1, 2).flatten(2))
+
+
+class LlamaBlock(nn.Module):
+    def __init__(self, width, heads, kv_heads, ffn):
+        super().__init__()
+        self.norm_1, self.norm_2 = RMSNorm(width), RMSNorm(width)
+        self.attn = LlamaAttention(width, heads, kv_heads)
+        self.gate, self.up = (nn.Linear(width, ffn, bias=False) for _ in range(2))
+        self.down = nn.Linear(ffn, width, bias=False)
+
+    def forward(self, x):
+        x = x + self.attn(self.norm_1(x))
         y = self.norm_2(x)
         return x + self.down(silu(self.gate(y)) * self.up(y))
 

@@ -17,6 +17,8 @@ from .lr_finder import find_lr as find_lr
 from .lr_schedule import LRSchedule as LRSchedule
 from .mu_transfer import MuTransfer as MuTransfer
 from .param_groups import ParamGroups as ParamGroups
+from .run_summary import RunSummary as RunSummary
 from .skip_bad_steps import SkipBadSteps as SkipBadSteps
+from .use_optimizer import UseOptimizer as UseOptimizer
 from .weight_decay_split import WeightDecaySplit as WeightDecaySplit
 from .zclip import ZClip as ZClip

@@ -157,6 +157,8 @@ class Regrouping:
                     follow_(config.scheduler, same, ratios)
 
     def _apply(self, trainer: Trainer, optimizer: Optimizer, schedulers: list[Any]) -> Optimizer:
+        if isinstance(optimizer, SplitOptimizer):
+            return self._apply_to_parts(trainer, optimizer, schedulers)
         _as_the_module_made_it(optimizer)
         before = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
         parts = self._parts(trainer, optimizer, schedulers)
@@ -176,6 +178,18 @@ class Regrouping:
             return optimizer
         main = [optimizer] if any(group["params"] for group in optimizer.param_groups) else []
         return SplitOptimizer([*main, *parts])
+
+    def _apply_to_parts(self, trainer: Trainer, optimizer: SplitOptimizer, schedulers: list[Any]) -> Optimizer:
+        """Each part by itself: groups of one cannot be merged with those of another."""
+        if schedulers:
+            raise MisconfigurationException(
+                f"{self.who}: a scheduler was built on a SplitOptimizer, whose groups are made anew. Return the "
+                "optimizer alone and use LRSchedule for the rate."
+            )
+        made = [self._apply(trainer, part, []) for part in optimizer.parts]
+        parts = [one for part in made for one in (part.parts if isinstance(part, SplitOptimizer) else [part])]
+        full = [part for part in parts if any(group["params"] for group in part.param_groups)]
+        return SplitOptimizer(full or parts)
 
     def _parts(self, trainer: Trainer, optimizer: Optimizer, schedulers: list[Any]) -> list[Optimizer]:
         """Optimizers of their own for parameters that rules give one; they leave ``optimizer``."""

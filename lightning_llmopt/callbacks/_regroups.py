@@ -21,12 +21,14 @@ from .._lightning import (
 )
 from ..optim import Group, Rule
 from ..optim.content import same_layout
-from ..optim.table import COLUMNS, Row, as_text, rows
+from ..optim.table import Row, rows
 from ..structure import Structure, find_blocks
 from ._configured import once, optimizers_in, restore
 from ._entries import LR
 from ._log import write
 from ._optimizers import group_names, optimizer_names
+from ._page import page, say
+from ._quiet import is_quiet, shown_elsewhere
 from ._regrouping import Regrouping, compare, reorder_states, run_first
 from ._scheduled import Scheduled
 from ._strategy import inherits
@@ -59,6 +61,10 @@ class Regroups(Callback):
     def rule(self, trainer: Trainer, model: nn.Module) -> Rule:
         """What it says of parameters; asked once a fit, when the model is whole."""
         raise NotImplementedError
+
+    def replace(self, trainer: Trainer, pl_module: LightningModule, configured: Any) -> Any:
+        """For subclasses: what is to stand in place of what the module has returned, in the same shape."""
+        return configured
 
     def meet(self, trainer: Trainer, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         """For subclasses: what the module has returned, before anything is done to it."""
@@ -114,7 +120,7 @@ class Regroups(Callback):
         optimizers = list(trainer.optimizers)
         self._regrouping.unflatten_(optimizers)
         self._regrouping.look_at(optimizers)
-        if self.show and not trainer.barebones:
+        if self.show and not is_quiet(trainer) and not shown_elsewhere(trainer):
             self._print(trainer, pl_module)
 
     @override
@@ -170,6 +176,8 @@ class Regroups(Callback):
 
     def _configure(self, trainer: Trainer, pl_module: LightningModule, configured: Any) -> Any:
         model = trainer.strategy.model or pl_module
+        for one in self._family(trainer):
+            configured = one.replace(trainer, pl_module, configured)
         for one in self._by_strength(trainer):
             one.meet(trainer, model, optimizers_in(configured))
         regrouping = Regrouping(self._rules(trainer, model), self._who(trainer))
@@ -247,11 +255,11 @@ class Regroups(Callback):
     def _who(self, trainer: Trainer) -> str:
         return " + ".join(type(one).__name__ for one in self._family(trainer))
 
-    @rank_zero_only
-    def _print(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def tables(self, trainer: Trainer, pl_module: LightningModule) -> list[tuple[str, list[Row]]]:
+        """Title and rows, one table an optimizer; none if nothing was grouped."""
         regrouping = self._regrouping
         if regrouping is None:
-            return
+            return []
         found = [one._structure(trainer.strategy.model or pl_module) for one in self._family(trainer)]
         structure = next((one for one in found if one is not None), None)
         sizes = {parameter: _size(trait.shape) for parameter, trait in regrouping.traits.items()}
@@ -260,9 +268,16 @@ class Regroups(Callback):
             if structure is not None
             else {}
         )
-        for name, optimizer in zip(optimizer_names(trainer), trainer.optimizers, strict=True):
-            lines = rows(optimizer, sizes, depths, len(structure.blocks) if structure is not None else 0)
-            _show(f"Parameter groups of {name} ({self._who(trainer)})", lines)
+        blocks = len(structure.blocks) if structure is not None else 0
+        return [
+            (f"Parameter groups of {name} ({self._who(trainer)})", rows(optimizer, sizes, depths, blocks))
+            for name, optimizer in zip(optimizer_names(trainer), trainer.optimizers, strict=True)
+        ]
+
+    @rank_zero_only
+    def _print(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for title, lines in self.tables(trainer, pl_module):
+            say(trainer, page([], [(title, lines)]))
 
     def _detached(self) -> None:
         self._regrouping = self._checkpoint = self._saved = self._logged = None
@@ -299,19 +314,3 @@ def _size(shape: Sequence[int]) -> int:
     for length in shape:
         size *= length
     return size
-
-
-def _show(title: str, lines: Sequence[Row]) -> None:
-    """By Rich, where it is installed."""
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        print(f"{title}\n{as_text(lines)}")
-        return
-    table = Table(title=title, title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("group", "blocks") else "right", overflow="fold")
-    for line in lines:
-        table.add_row(*line.cells())
-    Console().print(table)

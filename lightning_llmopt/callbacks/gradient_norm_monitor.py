@@ -169,7 +169,7 @@ class GradientNormMonitor(Callback):
         self._bound, self._measures_again = bound_of_others(trainer), others_clip_otherwise(trainer)
         watches = self._watches_weights or self._measures_again
         self._bar_may_measure = trainer.world_size == 1 or not watches
-        show(trainer, "grad_norm", self._shown)
+        show(trainer, "grad_norm", self._shown, short=("norm", self._shown))
         write_layout(trainer, "training", charts_of(trainer, per_layer=self.per_layer))
 
     @override

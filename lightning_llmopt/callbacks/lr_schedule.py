@@ -14,7 +14,7 @@ from .._lightning import (
     rank_zero_info,
     rank_zero_warn,
 )
-from ..schedules import Anneal, Schedule, ScheduleSpec
+from ..schedules import Anneal, Description, Schedule, ScheduleSpec
 from ..schedules.arguments import Length
 from ._bar import hide, show
 from ._batches import Count
@@ -117,7 +117,7 @@ class LRSchedule(Scheduled):
 
     def __init__(
         self,
-        schedule: ScheduleSpec | Schedule | str | dict[str, Any] | Callable[[int], float],
+        schedule: Description | Schedule | str | dict[str, Any] | Callable[[int], float],
         *,
         total: int | float | str | None = None,
         tokens: Count | None = None,
@@ -149,6 +149,11 @@ class LRSchedule(Scheduled):
     def state_key(self) -> str:
         """Fixed by what it is meant for, so that a change of other arguments does not lose the state."""
         return f"LRSchedule{self.target}"
+
+    @property
+    def phase(self) -> str | None:
+        """Phase of the first optimizer's last update, or of its coming one before the first."""
+        return self._in_force[1]
 
     @property
     @override
@@ -206,8 +211,9 @@ class LRSchedule(Scheduled):
             signals = {other.anneal.signal for other in family if other.anneal.signal}
             self._requests = Requests(trainer, files=files, signals=signals)
         tag = self.target.tag().replace("/", " ")
-        show(trainer, f"lr{tag}", lambda: f"{self._in_force[0]:.2e}")
-        show(trainer, f"phase{tag}", lambda: self._in_force[1])
+        brief = f"lr{tag}", lambda: " ".join([f"{self._in_force[0]:.1e}", *filter(None, self._in_force[1:])])
+        show(trainer, f"lr{tag}", lambda: f"{self._in_force[0]:.2e}", short=brief)
+        show(trainer, f"phase{tag}", lambda: self._in_force[1], short=(f"phase{tag}", lambda: None))
 
     @override
     def on_train_batch_end(

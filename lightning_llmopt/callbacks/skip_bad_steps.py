@@ -269,6 +269,11 @@ class SkipBadSteps(Callback):
         self._saved = state_dict
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Updates skipped so far, by reason: ``nonfinite`` and ``spike``."""
+        return dict(self._counts)
+
+    @property
     def skipped(self) -> int:
         """Updates skipped so far, of all optimizers."""
         return sum(self._counts.values())

@@ -117,7 +117,7 @@ def _from_words(options: argparse.Namespace, folder: str) -> tuple[Any, Any, Any
 def _from_config(options: argparse.Namespace, folder: str) -> tuple[Any, Any, Any]:
     """Trainer, module and data as LightningCLI makes them of the file."""
     needed("jsonargparse", by="--config")
-    from .._lightning import lightning_cli
+    from .._lightning import LightningCLI
 
     written = {key: value for key, value in read_yaml(Path(options.config)).items() if key not in _OF_FIT_ONLY}
     trainer = dict(written.get("trainer") or {})
@@ -133,7 +133,7 @@ def _from_config(options: argparse.Namespace, folder: str) -> tuple[Any, Any, An
         )
     written.setdefault("seed_everything", options.seed)
     try:
-        made_by = lightning_cli()(
+        made_by = LightningCLI(
             **classes, args=written, run=False, save_config_callback=None, parser_kwargs={"exit_on_error": False},
             subclass_mode_model="model_class" not in classes, subclass_mode_data="datamodule_class" not in classes,
         )  # fmt: skip

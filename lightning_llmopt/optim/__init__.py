@@ -22,6 +22,8 @@ from .own import own as own
 from .readout import divide_readouts_ as divide_readouts_
 from .readout import fold_readouts_ as fold_readouts_
 from .regroup import regroup_ as regroup_
+from .renew import check_settings as check_settings
+from .renew import renewed as renewed
 from .rules import GroupRules as GroupRules
 from .settings import Rule as Rule
 from .settings import Setting as Setting

@@ -1,23 +1,21 @@
 """How many numbers of a model rank 0 holds: no rank holds more."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .layouts import Layout
-from .network import Shape, Unit, Weight
+from .layouts import LIKE_FSDP2, Layout
+from .network import Shape, Unit, Weight, most_common_side
 from .optimizers import Optimizer
 from .precisions import Precision
 
-ZERO3_KEEPS = 100_000  # numbers: DeepSpeed leaves parameters up to this size gathered, and our presets ...
-ZERO3_KEEPS_WIDTHS = 10  # ... those up to ten times the width
+ZERO3_KEEPS_WIDTHS = 10  # our presets let DeepSpeed leave parameters up to ten times the width gathered
 FSDP1_ALIGNS = 16  # bytes: where parameters start in a flat parameter with use_orig_params
 
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes that stay on a rank through the whole update.
+    """Bytes that stay on a rank through the whole update, on its device or on its host.
 
     Args:
         parameters: Of the parameters.
@@ -32,10 +30,19 @@ class Held:
     state: int
 
 
+NOTHING = Held(0, 0, 0, 0)
+
+
 def held(
-    units: Sequence[Unit], layout: Layout, precision: Precision, optimizer: Optimizer, *, accumulates: bool
-) -> Held:
-    """Bytes that rank 0 of a stage keeps.
+    units: Sequence[Unit],
+    layout: Layout,
+    precision: Precision,
+    optimizer: Optimizer,
+    *,
+    accumulates: bool,
+    leading: int = 0,
+) -> tuple[Held, Held]:
+    """Bytes that rank 0 of a stage keeps on its device, and on the host.
 
     Args:
         units: What the stage holds; those outside the blocks are one unit of FSDP, as ``fully_shard(model)`` makes.
@@ -43,36 +50,43 @@ def held(
         precision: Bytes of a number.
         optimizer: What is kept for each.
         accumulates: Whether several micro-batches make an update: ZeRO-1 and FSDP then keep whole gradients.
+        leading: How many parameters of the last unit come before the blocks.
     """
     split = [split_unit(unit, layout.tensor) for unit in units]
-    ranks = layout.data
-    weights = [weight for unit in split for weight in unit.weights]
-    if ranks > 1 and layout.strategy in ("zero1", "zero2"):
-        return _zero(weights, ranks, precision, optimizer, whole=accumulates and layout.strategy == "zero1")
-    if ranks > 1 and layout.strategy == "zero3":
-        return _zero3(weights, ranks, precision, optimizer)
-    if ranks > 1 and layout.strategy == "fsdp":
-        return _fsdp1(split, ranks, precision, optimizer, whole=accumulates and precision.compute == 4)
-    if ranks > 1 and layout.strategy == "fsdp2":
-        return _fsdp2(weights, ranks, precision, optimizer, whole=accumulates)
-    return _plain(weights, precision, optimizer)
+    ranks, sharing = layout.shards, layout.sharing
+    *blocks, outside = split
+    inside = [weight for unit in blocks for weight in unit.weights]
+    weights = [*outside.weights[:leading], *inside, *outside.weights[leading:]]
+    if sharing == "zero2_offload":
+        return _zero2_offload(weights, ranks, precision, optimizer, accumulates=accumulates)
+    if sharing == "zero3_offload":
+        return _zero3_offload(weights, ranks, precision, optimizer)
+    if sharing in ("zero1", "zero2"):
+        return _zero(weights, ranks, precision, optimizer, whole=accumulates and sharing == "zero1"), NOTHING
+    if sharing == "zero3":
+        return _zero3(weights, ranks, precision, optimizer), NOTHING
+    if sharing == "fsdp":
+        return _fsdp1(split, ranks, precision, optimizer, whole=accumulates and precision.compute == 4), NOTHING
+    if sharing in LIKE_FSDP2:
+        return _fsdp2(weights, layout, precision, optimizer, whole=accumulates)
+    return _plain(weights, precision, optimizer), NOTHING
 
 
 def split_unit(unit: Unit, tensor: int) -> Unit:
-    """What one of ``tensor`` ranks has of a unit: a part of each matrix, and the vectors whole."""
+    """What one of ``tensor`` ranks has of a unit: a part of what is cut, and the rest whole."""
     if tensor == 1:
         return unit
     return Unit(
         tuple(
-            replace(weight, shape=_first_rows(weight.shape, tensor)) if len(weight.shape) > 1 else weight
+            weight if weight.cut is None else replace(weight, shape=_part(weight.shape, tensor, weight.cut))
             for weight in unit.weights
         )
     )
 
 
-def _first_rows(shape: Shape, ranks: int) -> Shape:
-    """Rank 0's rows of dimension 0: the rows are shared evenly, rounded up; scalars are whole."""
-    return (math.ceil(shape[0] / ranks), *shape[1:]) if shape else shape
+def _part(shape: Shape, ranks: int, dimension: int = 0) -> Shape:
+    """Rank 0's part of a dimension: it is shared evenly, rounded up; scalars are whole."""
+    return (*shape[:dimension], math.ceil(shape[dimension] / ranks), *shape[dimension + 1 :]) if shape else shape
 
 
 def _plain(weights: Iterable[Weight], precision: Precision, optimizer: Optimizer) -> Held:
@@ -87,11 +101,16 @@ def _plain(weights: Iterable[Weight], precision: Precision, optimizer: Optimizer
     )
 
 
-def _fsdp2(weights: list[Weight], ranks: int, precision: Precision, optimizer: Optimizer, *, whole: bool) -> Held:
+def _fsdp2(
+    weights: list[Weight], layout: Layout, precision: Precision, optimizer: Optimizer, *, whole: bool
+) -> tuple[Held, Held]:
     """Rows of each parameter. The strategy sums gradients whole, as they are reduced, until the last micro-batch."""
-    own = _plain([replace(weight, shape=_first_rows(weight.shape, ranks)) for weight in weights], precision, optimizer)
-    sums = precision.reduce * sum(weight.size for weight in weights if weight.trainable)
-    return replace(own, gradients=max(own.gradients, sums)) if whole else own
+    own = [replace(weight, shape=_part(weight.shape, layout.shards)) for weight in weights]
+    shards = _plain(own, precision, optimizer)
+    sums = precision.reduce * sum(weight.size for weight in weights if weight.trainable) if whole else 0
+    if layout.offloads:
+        return replace(NOTHING, gradients=sums), shards
+    return replace(shards, gradients=max(shards.gradients, sums)), NOTHING
 
 
 def _zero(weights: list[Weight], ranks: int, precision: Precision, optimizer: Optimizer, *, whole: bool) -> Held:
@@ -112,16 +131,45 @@ def _zero3(weights: list[Weight], ranks: int, precision: Precision, optimizer: O
     """A part of each parameter, rounded up; small parameters stay whole beside it."""
     own = sum(math.ceil(weight.size / ranks) for weight in weights if weight.trainable)
     parts = sum(math.ceil(weight.size / ranks) for weight in weights)
-    sides = Counter(side for weight in weights if len(weight.shape) == 2 for side in weight.shape)
-    width = max(sides, key=lambda side: (sides[side], side), default=1)
-    most = min(ZERO3_KEEPS, ZERO3_KEEPS_WIDTHS * width)
-    small = sum(ranks * math.ceil(weight.size / ranks) for weight in weights if weight.size <= most)
     return Held(
-        precision.parameter * (parts + small),
+        precision.parameter * (parts + _small(weights, ranks)),
         precision.master * own,
         precision.gradient * own,
         optimizer.state_bytes((own,), precision.state),
     )
+
+
+def _small(weights: list[Weight], ranks: int) -> int:
+    """Numbers of the parameters that stay whole."""
+    most = ZERO3_KEEPS_WIDTHS * most_common_side(weights)
+    return sum(ranks * math.ceil(weight.size / ranks) for weight in weights if weight.size <= most)
+
+
+def _zero2_offload(
+    weights: list[Weight], ranks: int, precision: Precision, optimizer: Optimizer, *, accumulates: bool
+) -> tuple[Held, Held]:
+    """On the host an fp32 gradient for the step; 16-bit gradients are summed on the device, fp32 ones on the host."""
+    own = _zero(weights, ranks, precision, optimizer, whole=False)
+    if precision.compute < 4:
+        return Held(own.parameters, 0, own.master, 0), Held(0, own.master, own.master, own.state)
+    sums = precision.gradient * _touched(weights, own.master // precision.master) if accumulates else 0
+    return Held(own.parameters, 0, 0, 0), Held(0, own.master, own.master + sums, own.state)
+
+
+def _touched(weights: Iterable[Weight], numbers: int) -> int:
+    """Numbers of the trained parameters, whole, of which the first ``numbers`` are a rank's."""
+    total = 0
+    for weight in weights:
+        if weight.trainable and total < numbers:
+            total += weight.size
+    return total
+
+
+def _zero3_offload(weights: list[Weight], ranks: int, precision: Precision, optimizer: Optimizer) -> tuple[Held, Held]:
+    """Parts lie on the host, gradients there twice: one is summed into, the other is read by the step."""
+    own = _zero3(weights, ranks, precision, optimizer)
+    small = precision.parameter * _small(weights, ranks)
+    return Held(small, 0, 0, 0), replace(own, parameters=own.parameters - small, gradients=own.gradients + own.master)
 
 
 def _fsdp1(units: Sequence[Unit], ranks: int, precision: Precision, optimizer: Optimizer, *, whole: bool) -> Held:

@@ -33,7 +33,7 @@ def widths_of_shapes(network: Network) -> Widths | None:
     kv, fused = attention
     return Widths(
         width, width, kv, ffn, heads=max(1, width // HEAD), vocabulary=_vocabulary(network, table[0], width),
-        gated=gated, norm=_norm(network.blocks[0], width), fused_qkv=fused,
+        gated=gated, norm=_norm(network.blocks[0], width), fused_qkv=fused, guessed_heads=True,
     )  # fmt: skip
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from .network import Widths
 from .precisions import Precision
 
-MODES = ("none", "selective", "sqrt", "every_block")
+MODES = ("none", "selective", "attention", "sqrt", "every_block")
+ONE_BY_ONE = ("selective", "attention")  # parts of a block are computed again
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def kept(
         tokens: Tokens of a micro-batch, sequences times length.
         sequence: Length of a sequence.
         mode: ``"none"``; ``"selective"`` (outputs of matrix products and of the attention are kept, the rest is
-            computed again); ``"sqrt"`` (every ``round(sqrt(layers))``-th block is computed again) or a whole number N
-            (every N-th block); ``"every_block"``.
+            computed again); ``"attention"`` (with its projections, from its input); ``"sqrt"`` (every
+            ``round(sqrt(layers))``-th block is computed again) or a whole number N (every N-th block);
+            ``"every_block"``.
         layers: Blocks in all, for ``"sqrt"``.
         tensor: Ranks that split a block; the stream and the norms are whole on each.
 
@@ -74,7 +76,9 @@ def kept(
     stream = tokens * widths.width * precision.residual
     short = float(stream)
     if mode == "selective":
-        short = min(whole, stream + tokens * _products(widths, precision, tensor=tensor))
+        short = min(whole, stream + tokens * _products(widths, precision, sequence=sequence, tensor=tensor))
+    if mode == "attention":
+        short = whole - tokens * _attention(widths, precision, sequence=sequence, tensor=tensor)
     scores = tokens * widths.vocabulary
     after = tokens * _norm(widths, precision, readers=1)
     return Kept(whole, short, every_nth(mode, layers=layers), after, 4 * scores, 8 * scores, stream)
@@ -96,15 +100,25 @@ def every_nth(mode: str | int, *, layers: int) -> int:
     return {"none": 0, "sqrt": max(1, round(math.sqrt(layers)))}.get(mode, 1)
 
 
-def check_mode(mode: str | int) -> None:
-    """Refuse what is no way of checkpointing.
+def check_mode(mode: str | int, *, strategy: str = "") -> None:
+    """Refuse what is no way of checkpointing, or none under a strategy.
 
     Raises:
-        ValueError: If ``mode`` is unknown, or N is below 1.
+        ValueError: If ``mode`` is unknown, N is below 1, or ``mode`` is ``"selective"`` under ZeRO-3.
     """
     number = isinstance(mode, int) and not isinstance(mode, bool) and mode >= 1
     if not number and (not isinstance(mode, str) or mode not in MODES):
         raise ValueError(f"checkpointing must be one of {list(MODES)} or a whole number >= 1, got {mode!r}.")
+    if not works(mode, strategy=strategy):
+        raise ValueError(
+            "checkpointing 'selective' keeps results of single operations, and under ZeRO-3 gathering parameters is "
+            "one of them: use 'attention' or 'every_block', or strategy='zero2'."
+        )
+
+
+def works(mode: str | int, *, strategy: str) -> bool:
+    """Whether our strategies take this way of checkpointing."""
+    return mode != "selective" or not strategy.startswith("zero3")
 
 
 def _block(widths: Widths, precision: Precision, *, sequence: int, tensor: int) -> float:
@@ -112,9 +126,21 @@ def _block(widths: Widths, precision: Precision, *, sequence: int, tensor: int) 
     number = precision.compute
     norms = _norm(widths, precision, readers=1 if widths.fused_qkv else 3)
     norms += _norm(widths, precision, readers=2 if widths.gated else 1)
-    scores = widths.heads * (sequence * _softmax(precision) if widths.eager_attention else 4)
+    scores = _scores(widths, precision, sequence=sequence)
     inside = number * (2 * widths.attention + 2 * widths.kv + (4 if widths.gated else 2) * widths.ffn)
     return norms + (scores + inside) / tensor
+
+
+def _scores(widths: Widths, precision: Precision, *, sequence: int) -> int:
+    """Probabilities if they are kept, else one number a head."""
+    return widths.heads * (sequence * _softmax(precision) if widths.eager_attention else 4)
+
+
+def _attention(widths: Widths, precision: Precision, *, sequence: int, tensor: int) -> float:
+    """What the attention keeps but for its input, per token; autocast casts that for each matrix that reads it."""
+    inside = precision.compute * 2 * (widths.attention + widths.kv) + _scores(widths, precision, sequence=sequence)
+    copies = (1 if widths.fused_qkv else 3) * precision.compute - precision.residual if precision.casts else 0
+    return inside / tensor + copies * widths.width
 
 
 def _norm(widths: Widths, precision: Precision, *, readers: int) -> int:
@@ -131,8 +157,9 @@ def _softmax(precision: Precision) -> int:
     return 4 + precision.compute if precision.casts else precision.compute
 
 
-def _products(widths: Widths, precision: Precision, *, tensor: int) -> float:
+def _products(widths: Widths, precision: Precision, *, sequence: int, tensor: int) -> float:
     """Outputs of matrix products and of the attention, per token."""
     number = precision.compute
     inside = number * (2 * widths.attention + 2 * widths.kv + (2 if widths.gated else 1) * widths.ffn)
-    return 2 * number * widths.width + (inside + 4 * widths.heads) / tensor
+    scores = widths.heads * (number * sequence if widths.eager_attention else 4)
+    return 2 * number * widths.width + (inside + scores) / tensor

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .activations import MODES
+from .activations import MODES, works
 from .amounts import shown
 from .layouts import STRATEGIES, Layout, pipeline_degrees, tensor_degrees
 from .memory import Job, memory
 
-SHARES_MORE = ("ddp", "zero1", "zero2", "fsdp2")
+SHARES_MORE = ("ddp", "zero1", "zero2", "hybrid", "fsdp2")
+SHARES_ALL = ("zero3", "fsdp", "fsdp2", "zero3_offload", "fsdp2_offload")
 MOST_GPUS = 65_536
 
 
@@ -34,7 +35,7 @@ def advise(job: Job, wanted: Layout, checkpointing: str | int, *, available: int
 
     Changes are tried one at a time, from what costs least: a fused step, checkpointing, a smaller micro-batch with more
     accumulation, sharing more, tensor and pipeline parallelism on the same devices, an optimizer with less state,
-    weights in pure bf16; then two or three of them together. More devices are tried apart from these.
+    weights in pure bf16, offloading; then two or three of them together. More devices are tried apart from these.
 
     Args:
         job: What is trained.
@@ -137,6 +138,8 @@ def _single(start: Change, gpus_per_node: int) -> Iterator[Change]:
             yield _changed(start, f"optimizer {optimizer!r}", job=replace(start.job, optimizer=optimizer))
     if start.job.precision != "bf16_pure":
         yield _changed(start, "precision 'bf16_pure'", job=replace(start.job, precision="bf16_pure"))
+    if not start.layout.offloads and start.layout.pipeline == 1:
+        yield _changed(start, "offloading (FSDP2)", layout=replace(start.layout, strategy="fsdp2_offload", copies=1))
 
 
 def _cheap(start: Change) -> Iterator[Change]:
@@ -145,7 +148,8 @@ def _cheap(start: Change) -> Iterator[Change]:
     if job.optimizer == "adamw":
         yield _changed(start, "optimizer 'adamw_fused'", job=replace(job, optimizer="adamw_fused"))
     if start.checkpointing in MODES:
-        for mode in MODES[MODES.index(str(start.checkpointing)) + 1 :]:
+        later = MODES[MODES.index(str(start.checkpointing)) + 1 :]
+        for mode in (mode for mode in later if works(mode, strategy=start.layout.strategy)):
             yield _changed(start, f"checkpointing {mode!r}", checkpointing=mode)
     else:
         yield _changed(start, "checkpointing 'every_block'", checkpointing="every_block")
@@ -161,7 +165,9 @@ def _sharing(start: Change) -> Iterator[Change]:
     layout = start.layout
     if layout.data > 1 and layout.strategy in SHARES_MORE:
         for strategy in SHARES_MORE[SHARES_MORE.index(layout.strategy) + 1 :]:
-            other = replace(layout, strategy=strategy)
+            if strategy == "hybrid":  # the same as FSDP2 where there is one node, and needs to know the nodes
+                continue
+            other = replace(layout, strategy=strategy, copies=1)
             words = f"layout {STRATEGIES[strategy]} instead of {STRATEGIES[layout.strategy]}"
             yield _changed(start, words, layout=other)
 
@@ -173,7 +179,7 @@ def _products(start: Change, gpus_per_node: int) -> Iterator[Change]:
     network = start.job.network
     tensors = [t for t in tensor_degrees(network, limit=min(gpus, gpus_per_node)) if t >= layout.tensor]
     pipelines = [p for p in pipeline_degrees(network, limit=gpus) if p >= layout.pipeline]
-    strategy = "ddp" if layout.strategy == "single" else layout.strategy
+    strategy = {"single": "ddp", "hybrid": "fsdp2"}.get(layout.strategy, layout.strategy)
     pairs = sorted((p, t) for p in pipelines for t in tensors if gpus % (t * p) == 0)
     for p, t in pairs:
         if (t, p) != (layout.tensor, layout.pipeline):
@@ -184,11 +190,11 @@ def _products(start: Change, gpus_per_node: int) -> Iterator[Change]:
 def _more_devices(start: Change) -> Iterator[Change]:
     """Twice, four times, ... as many data-parallel ranks that share the parameters."""
     layout = start.layout
-    shares = layout.strategy if layout.strategy in ("zero3", "fsdp", "fsdp2") else "fsdp2"
+    shares = layout.strategy if layout.strategy in SHARES_ALL else "fsdp2"
     data = layout.data
     while data * 2 * layout.model_ranks <= MOST_GPUS:
         data *= 2
-        other = replace(layout, strategy=shares, data=data)
+        other = replace(layout, strategy=shares, data=data, copies=1)
         yield _changed(start, f"{other.gpus:,} devices ({other})", layout=other)
 
 

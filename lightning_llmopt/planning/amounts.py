@@ -1,5 +1,6 @@
 """Bytes as people write them: 80 GB are 80 * 10**9 bytes, 80 GiB are 80 * 2**30."""
 
+import math
 import re
 from fractions import Fraction
 
@@ -9,6 +10,9 @@ UNITS = {
     **{f"{prefix}iB": 1024**power for power, prefix in enumerate(("K", "M", "G", "T"), start=1)},
 }
 COUNTS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_SMALL = {letter.lower(): number for letter, number in COUNTS.items()}
+MOST = 10**18  # parameters: a typing error lies above
+_COUNT = re.compile(r"(\d+|\d{1,3}(?:,\d{3})+|\d+(?:_\d+)+)((?:\.\d+)?(?:e\+?\d{1,2})?)\s*([kmbt]?)", re.IGNORECASE)
 
 
 def parse_bytes(amount: int | str, *, name: str = "memory") -> int:
@@ -46,25 +50,29 @@ def unit_of(amount: int | str) -> str:
     return "GiB" if isinstance(amount, str) and amount.strip().endswith("iB") else "GB"
 
 
-def parse_count(size: int | str, *, name: str = "model") -> int:
+def parse_count(size: float | str, *, name: str = "model") -> int:
     """Number of parameters.
 
     Args:
-        size: A whole number >= 1, or a number with k, M, B (10**9) or T.
+        size: A whole number >= 1, also as a float, or a number as text, also ``"7e9"`` and ``"7_000_000_000"``, with k,
+            M, B (10**9) or T, small or large, if it has a unit.
         name: What an error calls it.
 
     Raises:
         ValueError: If it is neither.
 
     Example:
-        >>> parse_count("70B"), parse_count("1.5B"), parse_count("124M")
-        (70000000000, 1500000000, 124000000)
+        >>> parse_count("70B"), parse_count("1.5B"), parse_count("124M"), parse_count("7e9")
+        (70000000000, 1500000000, 124000000, 7000000000)
     """
-    if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
-        return size
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMBT]?)", size.strip()) if isinstance(size, str) else None
-    if match is None or (found := int(Fraction(match[1]) * COUNTS[match[2].replace("K", "k")])) < 1:
-        raise ValueError(f"{name} must be a number of parameters such as '70B', '124M' or 1000, got {size!r}.")
+    found = 0
+    if isinstance(size, str) and (match := _COUNT.fullmatch(size.strip())):
+        digits = match[1].replace(",", "").replace("_", "")
+        found = int(Fraction(digits + match[2]) * _SMALL[match[3].lower()])
+    elif isinstance(size, int | float) and not isinstance(size, bool) and math.isfinite(size) and size == int(size):
+        found = int(size)
+    if not 1 <= found <= MOST:
+        raise ValueError(f"{name} must be a number of parameters such as '70B', '124M', '7e9' or 1000, got {size!r}.")
     return found
 
 

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, fields, replace
 
-from ._shards import Held, held, split_unit
-from .activations import Kept, check_mode, kept
-from .layouts import Layout
-from .network import Network, Unit, Widths
+from ._shards import NOTHING, Held, held, split_unit
+from .activations import ONE_BY_ONE, Kept, check_mode, kept
+from .layouts import LIKE_FSDP2, Layout, check_tensor
+from .network import Network, Unit, Widths, most_common_side
 from .optimizers import Optimizer, optimizer_of
 from .precisions import Precision, precision_of
 
-ZERO_BUCKET = 200_000_000  # numbers: allgather_bucket_size and reduce_bucket_size of Lightning's DeepSpeedStrategy
+ZERO_BUCKET = 5_000_000  # numbers: our presets let DeepSpeed reduce so many at once, or the width squared if more
 ZERO3_LIVE = 1_000_000_000  # numbers: stage3_max_live_parameters and stage3_max_reuse_distance of DeepSpeed
 
 
@@ -69,6 +69,7 @@ class Memory:
         communication: Of gathered parameters and of buckets.
         transient: Of what is made and dropped: cast weights, blocks computed again, a step's temporaries.
         peak: The most at one time.
+        host: What stays on the host for this device, under offloading.
     """
 
     parameters: int
@@ -80,14 +81,15 @@ class Memory:
     communication: int
     transient: int
     peak: int
+    host: Held = NOTHING
 
     @property
     def persistent(self) -> int:
-        """What stays through the whole update: parameters, master copies, gradients, optimizer state."""
+        """What stays on the device through the update: parameters, master copies, gradients, optimizer state."""
         return self.parameters + self.master + self.gradients + self.state
 
 
-COMPONENTS = tuple(field.name for field in fields(Memory) if field.name != "peak")
+COMPONENTS = tuple(field.name for field in fields(Memory) if field.name not in ("peak", "host"))
 
 
 def memory(job: Job, layout: Layout, *, checkpointing: str | int = "none") -> Memory:
@@ -99,7 +101,8 @@ def memory(job: Job, layout: Layout, *, checkpointing: str | int = "none") -> Me
         checkpointing: ``"none"``, ``"selective"``, ``"sqrt"``, ``"every_block"``, or N for every N-th block.
 
     Raises:
-        ValueError: If there are more stages than blocks, or ``checkpointing`` is unknown.
+        ValueError: If there are more stages than blocks, tensor parallelism does not split them evenly, or
+            ``checkpointing`` is unknown or not for this strategy.
 
     Example:
         >>> from lightning_llmopt.planning import of_size
@@ -107,7 +110,8 @@ def memory(job: Job, layout: Layout, *, checkpointing: str | int = "none") -> Me
         >>> [memory(job, Layout(name, data=8)).persistent // 10**9 for name in ("ddp", "fsdp2")]
         [1120, 140]
     """
-    check_mode(checkpointing)
+    check_mode(checkpointing, strategy=layout.strategy)
+    check_tensor(job.network, layout.tensor)
     stages = job.network.stages(layout.pipeline)
     places = sorted({0, 1 if layout.pipeline > 2 else 0, layout.pipeline - 1})
     found = [_Stage(job, layout, stages[place], place).memory(checkpointing) for place in places]
@@ -120,13 +124,14 @@ class _Stage:
     def __init__(self, job: Job, layout: Layout, blocks: tuple[Unit, ...], place: int) -> None:
         self.job, self.layout, self.count, self.place = job, layout, len(blocks), place
         self.first, self.last = place == 0, place == layout.pipeline - 1
-        self.precision: Precision = precision_of(job.precision, layout.strategy if layout.data > 1 else "ddp")
+        self.precision: Precision = precision_of(job.precision, layout.sharing)
         self.optimizer: Optimizer = optimizer_of(job.optimizer)
         self.outside = self._outside()
         self.units = [*blocks, self.outside]
         self.largest = max((split_unit(unit, layout.tensor).size for unit in blocks), default=0)
         self.root = split_unit(self.outside, layout.tensor).size
-        self.numbers = sum(split_unit(unit, layout.tensor).size for unit in self.units)
+        here = [weight for unit in self.units for weight in split_unit(unit, layout.tensor).weights]
+        self.numbers, self.longest = sum(one.size for one in here), max((one.size for one in here), default=0)
 
     def _outside(self) -> Unit:
         """What of the embedding and the head is here; a tied matrix is on both ends of a pipeline."""
@@ -137,7 +142,7 @@ class _Stage:
     def memory(self, mode: str | int) -> Memory:
         """Bytes of this stage: at the end of the forward, at the end of the backward, and in the optimizer's step."""
         job, layout = self.job, self.layout
-        own, reduced = self._held()
+        own, reduced, host = self._held()
         inside, activations = self._activations(mode)
         logits = inside.logits + inside.loss if self.last else 0
         casts, again = self._casts(), inside.recomputed + self._block_backward(inside)
@@ -149,19 +154,25 @@ class _Stage:
             early + activations + max(logits, again) + casts + forward,
             last_block + casts,
             reduced.gradients + self._tied() + casts + end,
-            reduced.gradients + step + (end if layout.strategy == "ddp" else 0),
+            reduced.gradients + step + (end if layout.sharing == "ddp" else 0),
         )  # fmt: skip
         communication = max(forward, backward, end)
         transient = max(casts + again + self._tied(), step)
         return Memory(
-            own.parameters, own.master, own.gradients, own.state, activations, logits, communication, transient, peak
-        )
+            own.parameters, own.master, own.gradients, own.state, activations, logits, communication, transient, peak,
+            host,
+        )  # fmt: skip
 
-    def _held(self) -> tuple[Held, Held]:
-        """What stays, and the same once gradients are reduced: FSDP keeps them whole before the last micro-batch."""
+    def _held(self) -> tuple[Held, Held, Held]:
+        """What stays, the same once gradients are reduced, since FSDP sums them whole before, and what the host has."""
         given = (self.units, self.layout, self.precision, self.optimizer)
-        own = held(*given, accumulates=self.job.accumulate > 1)
-        return own, held(*given, accumulates=False) if self.layout.strategy in ("fsdp", "fsdp2") else own
+        leading = len(self.job.network.embedding.weights) if self.first else 0
+        own, host = held(*given, accumulates=self.job.accumulate > 1, leading=leading)
+        return own, held(*given, accumulates=False)[0] if self._fully_sharded else own, host
+
+    @property
+    def _fully_sharded(self) -> bool:
+        return self.layout.sharing in ("fsdp", *LIKE_FSDP2)
 
     def _activations(self, mode: str | int) -> tuple[Kept, int]:
         """For one micro-batch, and what is kept in all: several micro-batches are under way in a pipeline."""
@@ -174,7 +185,7 @@ class _Stage:
         )
         if job.activations is not None:
             after = inside.after if job.network.widths else 0
-            inside = replace(_given(inside, job.activations / max(1, layers)), after=after)
+            inside = replace(_given(inside, job.activations / max(1, layers), mode), after=after)
         under_way = min(job.accumulate, layout.pipeline - self.place)
         return inside, under_way * inside.blocks(self.count) + (inside.after if self.last else 0)
 
@@ -195,26 +206,27 @@ class _Stage:
         """Copies of matrices, not of tables, that autocast keeps from the forward to the end of the backward."""
         if not self.precision.casts:
             return 0
-        matrices = [weight for unit in self.units[:-1] for weight in unit.weights if len(weight.shape) > 1]
+        parts = [split_unit(unit, self.layout.tensor) for unit in self.units[:-1]]
+        matrices = [weight for unit in parts for weight in unit.weights if len(weight.shape) > 1]
         widths = self.job.network.widths
         output = widths.vocabulary * widths.width if self.last and widths else 0
-        return self.precision.compute * (sum(one.size for one in matrices) + output) // self.layout.tensor
+        return self.precision.compute * (sum(one.size for one in matrices) + output)
 
     def _tied(self) -> int:
         """A tied matrix has two gradients more for a moment: the output's, the embedding's and their sum."""
         network = self.job.network
         if not (network.tied and self.first and self.last and network.embedding.weights):
             return 0
-        table = network.embedding.weights[0]
-        return 2 * self.precision.gradient * table.size // self.layout.tensor if table.trainable else 0
+        table = split_unit(network.embedding, self.layout.tensor).weights[0]
+        return 2 * self.precision.gradient * table.size if table.trainable else 0
 
     def _late_gradients(self, own: Held, reduced: Held) -> int:
         """Gradients that are there while the first block is under way: under FSDP not yet its own, nor the root's."""
-        if self.layout.data == 1 or self.layout.strategy not in ("fsdp", "fsdp2"):
+        if self.layout.shards == 1 or not self._fully_sharded:
             return own.gradients
         late = self.largest + self.root
         sums = self.precision.reduce * late if own.gradients > reduced.gradients else 0  # of earlier micro-batches
-        return max(0, reduced.gradients - late // self.layout.data * self.precision.gradient) + sums
+        return max(0, reduced.gradients - late // self.layout.shards * self.precision.gradient) + sums
 
     def _communication(self, own: Held) -> tuple[int, int, int]:
         """At the end of the forward, while a block's backward is under way, and at the end of the backward."""
@@ -222,9 +234,9 @@ class _Stage:
         tokens = self.job.sequence * self.job.micro_batch
         stream = tokens * self.job.network.widths.width * precision.residual if self.job.network.widths else 0
         between = 2 * stream * ((layout.tensor > 1) + (layout.pipeline > 1))
-        if layout.data == 1:
+        if layout.sharing == "ddp" and layout.data == 1:
             return between, between, between
-        if layout.strategy in ("fsdp", "fsdp2"):
+        if self._fully_sharded:
             block, root = precision.compute * self.largest, precision.compute * self.root
             share = 1 + precision.reduce / precision.compute  # its gradients, and the buffer that is reduced
             moments = (root + block, root + 2 * block + share * block, root + share * root)
@@ -234,17 +246,31 @@ class _Stage:
 
     def _buckets(self, own: Held) -> int:
         """Of DDP as large as the gradients, of ZeRO as large as its configuration says."""
-        if self.layout.strategy == "ddp":
+        sharing, precision = self.layout.sharing, self.precision
+        if sharing == "ddp":
             return own.gradients
-        buckets = 2 * min(ZERO_BUCKET, self.numbers) * self.precision.gradient
-        live = min(ZERO3_LIVE, self.numbers) * self.precision.parameter if self.layout.strategy == "zero3" else 0
-        return buckets + live
+        bucket = max(self._width() ** 2, ZERO_BUCKET)
+        if sharing.startswith("zero3"):  # one bucket, of what is sent, and gathered parameters
+            return 4 * bucket + min(ZERO3_LIVE, self.numbers) * precision.parameter
+        staged = precision.gradient if sharing == "zero1" else precision.compute
+        sent = 4 * bucket if staged < 4 else 0
+        own_copy = precision.compute * self.longest if self.layout.offloads else 0  # on its way to the host
+        return 2 * staged * bucket + sent + own_copy  # two, since one is sent while the other is filled
 
     def _step(self, own: Held) -> int:
         """Copies of parameters that the step makes, and DeepSpeed's fp32 copy of the gradients it updates with."""
+        if self.layout.offloads:
+            return 0
         numbers = self._trained_here(own)
-        zero = self.layout.data > 1 and self.layout.strategy.startswith("zero")
+        zero = self.layout.sharing.startswith("zero")
         return self.optimizer.step * self.precision.state * numbers + (4 * numbers if zero else 0)
+
+    def _width(self) -> int:
+        """As the presets find it."""
+        network = self.job.network
+        if network.scaled and network.widths:
+            return network.widths.width
+        return most_common_side(weight for unit in network.units for weight in unit.weights)
 
     def _trained_here(self, own: Held) -> int:
         if self.precision.master:
@@ -252,7 +278,11 @@ class _Stage:
         return own.gradients // self.precision.gradient
 
 
-def _given(inside: Kept, block: float) -> Kept:
-    """The same with another size of a block; what is kept of one that is computed again keeps its share."""
-    share = inside.short / inside.whole if inside.whole else 0.0
+def _given(inside: Kept, block: float, mode: str | int) -> Kept:
+    """The same with another size of a block; what is kept of one that is computed again keeps its share.
+
+    Of blocks whose inside is not known, computing parts again is taken to save nothing.
+    """
+    unknown = 1.0 if mode in ONE_BY_ONE else 0.0
+    share = inside.short / inside.whole if inside.whole else unknown
     return replace(inside, whole=block, short=share * block)

@@ -1,7 +1,8 @@
 """What arithmetic needs to know of a network: shapes of its parameters by unit, and the widths inside a block."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,10 +16,12 @@ class Weight:
     Args:
         shape: Its shape.
         trainable: Whether it has a gradient and optimizer state.
+        cut: Dimension along which tensor parallelism splits it; ``None`` if each rank has it whole.
     """
 
     shape: Shape
     trainable: bool = True
+    cut: int | None = None
 
     @property
     def size(self) -> int:
@@ -59,6 +62,7 @@ class Widths:
         fused_qkv: Whether one matrix makes queries, keys and values; where there are three, each keeps its own copy of
             its input under autocast.
         eager_attention: Whether scores are kept whole, ``heads * sequence`` a token, instead of flash attention.
+        guessed_heads: Whether the number of heads is a guess, which nothing is refused for.
     """
 
     width: int
@@ -71,6 +75,7 @@ class Widths:
     norm: str
     fused_qkv: bool = True
     eager_attention: bool = False
+    guessed_heads: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ class Network:
         widths: Inside of a block; ``None`` if it is not known, then activations must be given.
         tied: Whether the output shares the embedding's matrix.
         assumed: What was assumed to get here, in words; "" if nothing.
+        scaled: Whether blocks are but a number of parameters, and their sides mean nothing.
     """
 
     name: str
@@ -94,6 +100,7 @@ class Network:
     widths: Widths | None = None
     tied: bool = False
     assumed: str = ""
+    scaled: bool = False
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -120,7 +127,10 @@ class Network:
             ValueError: If there are fewer blocks than stages.
         """
         if not 1 <= pipeline <= max(1, len(self.blocks)):
-            raise ValueError(f"pipeline must be 1 to the number of blocks ({len(self.blocks)}), got {pipeline}.")
+            raise ValueError(
+                f"pipeline must be 1 to the number of blocks ({len(self.blocks)}), got {pipeline}: use "
+                f"{max(1, len(self.blocks))} stages or fewer, or split inside a block with tensor=."
+            )
         return tuple(_cut(self.blocks, pipeline))
 
 
@@ -131,3 +141,14 @@ def _cut(blocks: Sequence[Unit], parts: int) -> list[tuple[Unit, ...]]:
     for part in range(parts):
         ends.append(ends[-1] + short + (part < longer))
     return [tuple(blocks[start:end]) for start, end in pairwise(ends)]
+
+
+def most_common_side(weights: Iterable[Weight]) -> int:
+    """The width as the ZeRO presets find it: the most common side of matrices, the larger of two as common; else 1.
+
+    Example:
+        >>> most_common_side([Weight((8, 8)), Weight((32, 8)), Weight((100, 100))])
+        8
+    """
+    sides = Counter(side for weight in weights if len(weight.shape) == 2 for side in weight.shape)
+    return max(sides, key=lambda side: (sides[side], side), default=1)

@@ -101,6 +101,6 @@ def optimizer_of(name: str) -> Optimizer:
         >>> [optimizer_of(name).state_bytes((1000, 1000)) for name in ("sgd", "lion", "adamw", "adafactor")]
         [0, 4000000, 8000000, 8000]
     """
-    if name not in OPTIMIZERS:
+    if not isinstance(name, str) or name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {list(OPTIMIZERS)}, got {name!r}.")
     return OPTIMIZERS[name]

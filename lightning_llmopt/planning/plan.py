@@ -1,5 +1,6 @@
 """Does it fit: the memory of every layout, and what to change if the wanted one does not."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from textwrap import fill
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 from .activations import MODES, check_mode
 from .advice import advise, cluster_layout
 from .amounts import parse_bytes, shown, shown_count, unit_of
-from .layouts import STRATEGIES, Layout, layouts
+from .layouts import Layout, check_strategy, check_tensor, hybrid, layouts
 from .memory import Job, Memory, memory
 from .reading import network_of
 from .tables import Grid, as_text, by_component, by_mode
+
+TENSOR = "TP splits the blocks; tables are whole on each rank, as under the presets."
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,21 @@ class Plan:
             "1 GiB = 2**30 bytes." if self.unit == "GiB" else "1 GB = 10**9 bytes; 1 GiB would be 1.074 GB.",
             "Each component at its own most; the peak is the most at one time.",
             *([f"Assumed: {assumed}."] if assumed else []),
+            *([TENSOR] if any(layout.tensor > 1 for layout in self.layouts) else []),
+            *self._host,
+        )
+
+    @property
+    def _host(self) -> tuple[str, ...]:
+        """What offloading puts on the host, where it is wanted."""
+        host = self.wanted_memory.host
+        total = host.parameters + host.master + host.gradients + host.state
+        if not total:
+            return ()
+        node = min(self.gpus, self.gpus_per_node)
+        return (
+            f"On the host: {shown(total, self.unit)} {self.unit} for each device, {shown(node * total, self.unit)} "
+            f"{self.unit} in a node.",
         )
 
     def __str__(self) -> str:
@@ -160,6 +178,7 @@ def plan(
     precision: str = "bf16",
     gpus_per_node: int = 8,
     activations: int | str | None = None,
+    tensor_parallel_plan: Mapping[str, str] | None = None,
 ) -> Plan:
     """Say before the run whether it fits, and if not, what to change.
 
@@ -170,10 +189,13 @@ def plan(
         memory: What one device has to give: bytes, or a text as ``"80 GB"`` (10**9) or ``"79.1 GiB"`` (2**30). What the
             driver and the context take is not subtracted.
         strategy: The one wanted: ``"single"``, ``"ddp"``, ``"zero1"``, ``"zero2"``, ``"zero3"``, ``"fsdp"`` (FSDP1) or
-            ``"fsdp2"``; by default ``"fsdp2"`` on several devices.
-        tensor: Wanted tensor-parallel ranks, a divisor of ``gpus``.
+            ``"fsdp2"``, ``"hybrid"`` (FSDP2 inside each node), ``"zero2_offload"``, ``"zero3_offload"`` or
+            ``"fsdp2_offload"`` (``cpu_offload=True``); by default ``"fsdp2"`` on several devices.
+        tensor: Wanted tensor-parallel ranks, a divisor of ``gpus``; with ``"fsdp2"`` the presets ``tp`` (all devices)
+            and ``fsdp2_tp``.
         pipeline: Wanted pipeline stages; ``tensor * pipeline`` divides ``gpus``.
-        checkpointing: Wanted: ``"none"``, ``"selective"``, ``"sqrt"``, ``"every_block"``, or N for every N-th block.
+        checkpointing: Wanted: ``"none"``, ``"selective"``, ``"attention"``, ``"sqrt"``, ``"every_block"``, or N for
+            every N-th block.
         sequence: Tokens of a sequence, >= 1.
         micro_batch: Sequences of a micro-batch on a data-parallel rank, >= 1.
         accumulate: Micro-batches to an update, >= 1.
@@ -182,9 +204,10 @@ def plan(
         precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, ``"bf16_master"`` or ``"bf16_pure"``.
         gpus_per_node: Devices of one node, >= 1: tensor parallelism stays inside.
         activations: What the blocks keep for one micro-batch, for modules whose blocks are no transformer blocks.
+        tensor_parallel_plan: What tensor parallelism splits of a module, as the preset takes it.
 
     Raises:
-        ValueError: If a value is out of range or unknown, or degrees do not divide the devices.
+        ValueError: If a value is out of range or unknown, or degrees do not divide the devices or the model.
         TypeError: If ``model`` is nothing that can be read.
 
     Example:
@@ -194,23 +217,31 @@ def plan(
     for name, value in (("gpus", gpus), ("gpus_per_node", gpus_per_node), ("tensor", tensor), ("pipeline", pipeline)):
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} must be a whole number >= 1, got {value!r}.")
-    check_mode(checkpointing)
-    network = network_of(model)
+    check_mode(checkpointing, strategy=strategy if isinstance(strategy, str) else "")
+    network = network_of(model, tensor_parallel_plan=tensor_parallel_plan)
     given = None if activations is None else parse_bytes(activations, name="activations")
     job = Job(network, sequence, micro_batch, accumulate, optimizer, precision, activations=given)
-    wanted = _wanted(strategy, gpus, tensor, pipeline)
+    wanted = _wanted(strategy, gpus, tensor, pipeline, gpus_per_node)
+    check_tensor(network, tensor)
     network.stages(pipeline)
     return Plan(job, gpus, gpus_per_node, parse_bytes(memory), unit_of(memory), wanted, checkpointing)
 
 
-def _wanted(strategy: str | None, gpus: int, tensor: int, pipeline: int) -> Layout:
+def _wanted(strategy: str | None, gpus: int, tensor: int, pipeline: int, gpus_per_node: int) -> Layout:
     """The layout that takes all devices."""
-    if strategy is not None and strategy not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {list(STRATEGIES)}, got {strategy!r}.")
+    if strategy is not None:
+        check_strategy(strategy)
     data, rest = divmod(gpus, tensor * pipeline)
     if rest or not data:
         raise ValueError(f"tensor * pipeline must divide gpus ({gpus}), got {tensor} * {pipeline}.")
-    if strategy == "single" or gpus == 1:
+    if strategy == "hybrid" and gpus > 1:
+        if tensor * pipeline > 1:
+            raise ValueError(
+                f"strategy 'hybrid' takes no tensor or pipeline parallelism, got tensor={tensor}, pipeline={pipeline}: "
+                "drop them, or use strategy='fsdp2'."
+            )
+        return hybrid(gpus, gpus_per_node=gpus_per_node)
+    if strategy == "single" or (gpus == 1 and not (strategy or "").endswith("_offload")):
         if tensor * pipeline > 1:
             raise ValueError(f"strategy 'single' is one device, got tensor={tensor}, pipeline={pipeline}.")
         return Layout("single")

@@ -72,7 +72,8 @@ def precision_of(name: str, strategy: str) -> Precision:
         return FP32_ZERO if zero else FP32
     if zero and name in ("bf16", "fp16", "bf16_pure"):
         return SUMMED if name == "fp16" or strategy != "zero1" else MASTER
+    sharded = strategy.startswith(("fsdp", "hybrid"))
     if name in ("bf16", "fp16"):
-        return GATHERED if strategy.startswith("fsdp") else AUTOCAST
-    pure = PURE_GATHERED if strategy.startswith("fsdp") else PURE
+        return GATHERED if sharded else AUTOCAST
+    pure = PURE_GATHERED if sharded else PURE
     return MASTER if name == "bf16_master" else pure

@@ -1,8 +1,10 @@
 """What people have of a model, as a ``Network``: a size, a name, a description, a configuration, or the module."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ._cuts import cuts_of
 from ._widths import widths_of_shapes
 from .amounts import parse_count
 from .network import Network, Unit, Weight, Widths
@@ -17,32 +19,39 @@ _NAMES = {  # of a number in Hugging Face configurations
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
-def network_of(model: Any) -> Network:
+def network_of(model: Any, *, tensor_parallel_plan: Mapping[str, str] | None = None) -> Network:
     """Shapes of a model, whatever is known of it.
 
     Args:
         model: A number of parameters (``"70B"``), a published model (``"llama-2-7b"``), a ``Transformer``, an object
             with the attributes of a Hugging Face configuration, or a module; of a module only shapes are read, so it
             may lie on the meta device.
+        tensor_parallel_plan: What tensor parallelism splits of a module, as ``FSDP2`` takes it. By default the plan
+            that a Hugging Face model brings along; without one the rows of each matrix of a block.
 
     Raises:
-        ValueError: If a text is neither a size nor a known name, or a configuration has experts.
+        ValueError: If a text is neither a size nor a known name, a configuration has experts, or the plan does not fit
+            the module.
         TypeError: If ``model`` is none of these.
 
     Example:
         >>> network_of("gpt2").size
         124439808
     """
+    if hasattr(model, "named_parameters"):
+        return _of_module(model, tensor_parallel_plan)
+    if tensor_parallel_plan is not None:
+        raise ValueError(
+            f"tensor_parallel_plan names modules, and model is a {type(model).__name__}: give the module, or no plan."
+        )
     if isinstance(model, Network):
         return model
     if isinstance(model, Transformer):
         return model.network()
     if isinstance(model, str) and model in NAMED:
         return NAMED[model].network()
-    if isinstance(model, int | str):
+    if isinstance(model, int | float | str):
         return _sized(model)
-    if hasattr(model, "named_parameters"):
-        return _of_module(model)
     if _is_configuration(model):
         return transformer_of(model).network()
     raise TypeError(
@@ -90,13 +99,13 @@ def transformer_of(config: Any) -> Transformer:
     )
 
 
-def _sized(size: int | str) -> Network:
+def _sized(size: float | str) -> Network:
     try:
         parameters = parse_count(size)
     except ValueError as error:
         raise ValueError(f"{str(error)[:-1]}; known names are {', '.join(NAMED)}.") from None
     network = of_size(parameters)
-    return replace(network, name=size.strip() if isinstance(size, str) else f"{size:,} parameters")
+    return replace(network, name=size.strip() if isinstance(size, str) else f"{parameters:,} parameters")
 
 
 def _is_configuration(model: Any) -> bool:
@@ -110,10 +119,13 @@ def _first(config: Any, names: tuple[str, ...]) -> int:
     raise ValueError(f"A configuration needs one of {', '.join(names)}, got a {type(config).__name__} without.")
 
 
-def _of_module(model: Any) -> Network:
+def _of_module(model: Any, plan: Mapping[str, str] | None) -> Network:
     from ..structure import find_blocks, shapes_of  # the one place of this room that needs torch
 
-    weights = {name: Weight(tuple(shape), trainable) for name, (shape, trainable) in shapes_of(model).items()}
+    shapes, cuts = shapes_of(model), cuts_of(model, plan)
+    weights = {
+        name: Weight(tuple(shape), trainable, (cuts or {}).get(name)) for name, (shape, trainable) in shapes.items()
+    }
     try:
         structure = find_blocks(model)
     except ValueError:
@@ -123,10 +135,17 @@ def _of_module(model: Any) -> Network:
         Unit(tuple(weights[name] for name in names))
         for names in (structure.embedding, structure.head, *(block.parameters for block in structure.blocks))
     )
+    if cuts is None:
+        blocks = [_rows(block) for block in blocks]
     tied = bool(set(structure.aliases.values()) & set(structure.embedding))
     network = Network(type(model).__name__, embedding, tuple(blocks), head, tied=tied)
     widths, assumed = _widths(model, network)
     return replace(network, widths=widths, assumed=assumed)
+
+
+def _rows(block: Unit) -> Unit:
+    """The same with the rows of each matrix cut."""
+    return Unit(tuple(replace(one, cut=0) if len(one.shape) > 1 else one for one in block.weights))
 
 
 def _widths(model: Any, network: Network) -> tuple[Widths | None, str]:

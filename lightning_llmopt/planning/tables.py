@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from .activations import works
 from .amounts import shown
 from .layouts import Layout, bubble
 from .memory import COMPONENTS, Memory
@@ -34,6 +35,9 @@ def by_component(
     """One row a layout, one column a component."""
     rows = []
     for layout in layouts:
+        if not works(checkpointing, strategy=layout.strategy):
+            rows.append((_label(layout), *["-"] * (len(COMPONENTS) + 1), "no"))
+            continue
         found = read(layout)
         cells = [shown(getattr(found, name), unit) for name in COMPONENTS]
         rows.append((_label(layout), *cells, shown(found.peak, unit), "yes" if found.peak <= available else "no"))
@@ -53,8 +57,10 @@ def by_mode(
     """One row a layout, its peak for each way of checkpointing; stars where it fits."""
     rows = []
     for layout in layouts:
-        peaks = [read(layout, mode).peak for mode in modes]
-        cells = [f"{shown(peak, unit)} {'*' if peak <= available else ' '}" for peak in peaks]
+        peaks = [read(layout, mode).peak if works(mode, strategy=layout.strategy) else None for mode in modes]
+        cells = [
+            "-  " if peak is None else f"{shown(peak, unit)} {'*' if peak <= available else ' '}" for peak in peaks
+        ]
         waits = f"{bubble(layout.pipeline, micro_batches=micro_batches):.0%}" if layout.pipeline > 1 else ""
         rows.append((_label(layout), *cells, waits))
     columns = ("layout", *(mode if isinstance(mode, str) else f"every {mode}" for mode in modes), "bubble")

@@ -1,11 +1,11 @@
 """A decoder by its few numbers, and the published ones by name."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .network import Network, Unit, Weight, Widths
 
 NORMS = ("layer", "rms", "rms_eager")
+EVEN = 64  # ranks that share rows of a block without a rest, where only a number of parameters is known
 
 
 @dataclass(frozen=True)
@@ -90,27 +90,25 @@ class Transformer:
 
     def network(self) -> Network:
         """Every parameter by its shape."""
-        table = (self.vocabulary, self.width)
-        embedding = [table, *([(self.positions, self.width)] if self.positions else [])]
-        head = [*self._norm(), *([] if self.tied else [table])]
-        block = _unit(self._block())
-        return Network(
-            self.name, _unit(embedding), (block,) * self.layers, _unit(head), widths=self.widths, tied=self.tied
-        )
+        table = Weight((self.vocabulary, self.width))
+        embedding = Unit((table, *([Weight((self.positions, self.width))] if self.positions else [])))
+        head = Unit((*self._norm(), *([] if self.tied else [table])))
+        block = Unit(tuple(self._block()))
+        return Network(self.name, embedding, (block,) * self.layers, head, widths=self.widths, tied=self.tied)
 
-    def _norm(self) -> list[tuple[int, ...]]:
-        return [(self.width,)] * (2 if self.norm == "layer" else 1)
+    def _norm(self) -> list[Weight]:
+        return [Weight((self.width,))] * (2 if self.norm == "layer" else 1)
 
-    def _block(self) -> list[tuple[int, ...]]:
+    def _block(self) -> list[Weight]:
+        """Tensor parallelism cuts rows of what leads into the attention and the feed-forward part, and columns back."""
         inside = self.widths
-        q, kv, ffn = (inside.attention, self.width), (inside.kv, self.width), (inside.ffn, self.width)
-        qkv = [(q[0] + 2 * kv[0], self.width)] if self.fused_qkv else [q, kv, kv]
-        matrices = [*qkv, (self.width, inside.attention), *[ffn] * (2 if self.gated else 1), (self.width, inside.ffn)]
-        return [*self._norm(), *self._norm(), *matrices, *([(rows,) for rows, _ in matrices] if self.bias else [])]
-
-
-def _unit(shapes: Sequence[tuple[int, ...]]) -> Unit:
-    return Unit(tuple(Weight(shape) for shape in shapes))
+        q, kv = inside.attention, inside.kv
+        into = [[q + 2 * kv] if self.fused_qkv else [q, kv, kv], [inside.ffn] * (2 if self.gated else 1)]
+        matrices, biases = [], []
+        for rows, back in zip(into, (inside.attention, inside.ffn), strict=True):
+            matrices += [*(Weight((size, self.width), cut=0) for size in rows), Weight((self.width, back), cut=1)]
+            biases += [*(Weight((size,), cut=0) for size in rows), Weight((self.width,))]
+        return [*self._norm(), *self._norm(), *matrices, *(biases if self.bias else [])]
 
 
 _GPT = Transformer(layers=12, width=768, heads=12, vocabulary=50257, positions=1024)
@@ -171,5 +169,12 @@ def _scaled(model: Transformer, parameters: int, assumed: str) -> Network:
             "describe the network with Transformer(...)."
         )
     each, more = divmod(rest, model.layers)
-    blocks = tuple(Unit((Weight((each + (index < more), 1)),)) for index in range(model.layers))
-    return replace(network, name="model", blocks=blocks, assumed=assumed)
+    blocks = tuple(_block_of(each + (index < more), model.width) for index in range(model.layers))
+    return replace(network, name="model", blocks=blocks, assumed=assumed, scaled=True)
+
+
+def _block_of(parameters: int, width: int) -> Unit:
+    """A matrix whose rows are shared evenly by up to 64 ranks, and a rest."""
+    rows = parameters // (EVEN * width) * EVEN
+    shapes = [(rows, width), (parameters - rows * width,)]
+    return Unit(tuple(Weight(shape, cut=0) for shape in shapes if shape[0]))

@@ -26,6 +26,8 @@ class CPUFSDP(FSDPStrategy):
 
     @override
     def _setup_model(self, model: Module) -> Module:
+        if any(isinstance(part, FullyShardedDataParallel) for part in model.modules()):
+            return super()._setup_model(model)
         return FullyShardedDataParallel(
             module=model,
             cpu_offload=self.cpu_offload,
@@ -37,7 +39,7 @@ class CPUFSDP(FSDPStrategy):
 
 
 class CPUDeepSpeed(DeepSpeedStrategy):
-    """DeepSpeedStrategy as it is, but for the guard that wants a CUDA accelerator and two uses of device indices."""
+    """DeepSpeedStrategy as it is, but for the guard that wants a CUDA accelerator and three uses of device indices."""
 
     @override
     def setup_environment(self) -> None:
@@ -63,6 +65,18 @@ class CPUDeepSpeed(DeepSpeedStrategy):
             dist_init_required=False,
         )
         return engine, zero
+
+    @override
+    def _initialize_deepspeed_inference(self, model: Module) -> None:
+        import deepspeed
+
+        here = {"args": argparse.Namespace(device_rank=self.local_rank)}
+        initialize = deepspeed.initialize
+        deepspeed.initialize = lambda **settings: initialize(**settings | here)
+        try:
+            super()._initialize_deepspeed_inference(model)
+        finally:
+            deepspeed.initialize = initialize
 
 
 def deepspeed_is_here() -> bool:

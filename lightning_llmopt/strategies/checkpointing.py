@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 from ..structure import find_blocks
 from ..structure.find import Choose
 from ..structure.tree import class_of
+from ._buffers import around_both
 
 MODES = ("none", "every_block", "sqrt", "attention", "selective")
 Mode = str | int
@@ -34,7 +35,8 @@ def apply_checkpointing(model: nn.Module, mode: Mode, *, blocks: Sequence[str] |
     """Let blocks compute their activations again in the backward pass instead of keeping them.
 
     Loss and gradients stay the same, bit for bit where the network's own operations are deterministic: randomness is
-    played back. Names, ``state_dict`` and classes stay as they are. Call it before the model is sharded or compiled.
+    played back, and buffers such as BatchNorm's running statistics are written once. Names, ``state_dict`` and
+    classes stay as they are. Call it before the model is sharded or compiled.
 
     - ``"every_block"``: each block keeps its input alone. Least memory, about one more forward pass in time.
     - ``"sqrt"``: about every ``sqrt(L)``-th of ``L`` blocks does.
@@ -121,7 +123,10 @@ class Recomputed:
         """Compute, and remember how to compute again; just compute where no gradient is wanted."""
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
-        settings: dict[str, Any] = {} if self.contexts is None else {"context_fn": self.contexts}
+        contexts = self.contexts
+        if not torch.compiler.is_compiling() and next(self.module.buffers(), None) is not None:
+            contexts = partial(around_both, self.module, contexts)
+        settings: dict[str, Any] = {} if contexts is None else {"context_fn": contexts}
         return checkpoint(self.forward, *args, use_reentrant=False, **settings, **_without_caches(kwargs))
 
     def take_off(self) -> None:

@@ -1,11 +1,12 @@
 """FSDP1 for modules that know nothing of it, with the precision that the source texts ask for."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -15,9 +16,13 @@ from typing_extensions import override
 
 from .._lightning import FSDPPrecision, FSDPStrategy, MisconfigurationException, Precision, Trainer
 from ._full_checkpoints import load_full_checkpoint
+from ._leftovers import forget_flat_gradients_
 from ._recompute import recompute_blocks
 from ._units import refuse_unusable_meta, same_on_every_rank_, sharding_units
+from ._values import refuse_no_blocks, refuse_no_flags
 from .checkpointing import check_mode
+
+_WRAPPED: WeakSet[nn.Module] = WeakSet()  # by any strategy of this class, which alone knows the unit of the whole
 
 DTYPES = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -43,8 +48,10 @@ class FSDP1(FSDPStrategy):
         timeout: As in Lightning.
 
     Raises:
-        ValueError: If ``sharding`` or ``checkpoint`` is unknown, or gradients are to be kept and offloaded.
-        MisconfigurationException: At the start, on the CPU and for manual optimization.
+        ValueError: If a value is of another kind, ``sharding`` or ``checkpoint`` is unknown, or gradients are to be
+            kept and offloaded.
+        MisconfigurationException: At the start, on the CPU, for manual optimization, and for a module that another
+            Trainer has wrapped.
 
     Example:
         >>> FSDP1(sharding="HALF")
@@ -67,6 +74,10 @@ class FSDP1(FSDPStrategy):
         timeout: timedelta | None = timedelta(seconds=1800),
     ) -> None:
         check_mode(checkpointing)
+        refuse_no_blocks(blocks)
+        refuse_no_flags(cpu_offload=cpu_offload)
+        if not isinstance(defer_sync, bool | None):
+            raise ValueError(f"defer_sync must be True, False or None, got {defer_sync!r}.")
         if sharding not in self.SHARDINGS:
             raise ValueError(f"sharding must be one of {list(self.SHARDINGS)}, got {sharding!r}.")
         if checkpoint not in ("sharded", "full"):
@@ -85,6 +96,7 @@ class FSDP1(FSDPStrategy):
         )
         self.blocks, self.defer_sync, self.checkpointing = blocks, defer_sync, checkpointing
         self._offloads = cpu_offload
+        self._whole: FullyShardedDataParallel | None = None
 
     @property
     def precision_plugin(self) -> FSDPPrecision:
@@ -140,16 +152,45 @@ class FSDP1(FSDPStrategy):
                 "FSDP1 needs GPUs, and this run is on the CPU: use accelerator='cuda', or preset('fsdp2'), which runs "
                 "on both."
             )
-        if not any(isinstance(part, FullyShardedDataParallel) for part in model.modules()):
-            refuse_unusable_meta(model)
-            units = {id(unit) for unit in sharding_units(model, self.blocks)}
-            of_rank_0 = self.root_device.type != "cpu"  # where FSDP can send them by itself
-            if not of_rank_0:
-                same_on_every_rank_(model, self.root_device, done=set())
-            policy = functools.partial(lambda_auto_wrap_policy, lambda_fn=lambda part: id(part) in units)
-            self.kwargs |= {"auto_wrap_policy": policy, "sync_module_states": of_rank_0}
-        wrapped: nn.Module = inherited(model)
+        if self._whole is not None and self._whole.module is model:
+            again: nn.Module = inherited(self._whole)
+            return again
+        if model in _WRAPPED:
+            raise MisconfigurationException(
+                f"{type(model).__name__} was wrapped by FSDP1 in another Trainer, and what holds its units together is "
+                "there: use the same Trainer again, or a new module and ckpt_path=... of a checkpoint."
+            )
+        if any(isinstance(part, FullyShardedDataParallel) for part in model.modules()):
+            by_hand: nn.Module = inherited(model)
+            return by_hand
+        return self._wrap(model, inherited)
+
+    def _wrap(self, model: nn.Module, inherited: Callable[[nn.Module], nn.Module]) -> nn.Module:
+        refuse_unusable_meta(model)
+        units = {id(unit) for unit in sharding_units(model, self.blocks)}
+        of_rank_0 = self.root_device.type != "cpu"  # where FSDP can send them by itself
+        if not of_rank_0:
+            same_on_every_rank_(model, self.root_device, done=set())
+        policy = functools.partial(lambda_auto_wrap_policy, lambda_fn=lambda part: id(part) in units)
+        before = dict(self.kwargs)
+        self.kwargs |= {"auto_wrap_policy": policy, "sync_module_states": of_rank_0}
+        try:
+            wrapped = inherited(model)
+        finally:
+            self.kwargs = before
+        if isinstance(wrapped, FullyShardedDataParallel):
+            self._whole = wrapped
+            _WRAPPED.add(model)
         return wrapped
+
+    @override
+    def teardown(self) -> None:
+        """As Lightning does, but leave shards where FSDP has them: a module that is taken to the host is torn apart."""
+        module, self._lightning_module = self._lightning_module, None
+        super().teardown()
+        self._lightning_module = module
+        if self._whole is not None:
+            forget_flat_gradients_(self._whole)
 
     @contextmanager
     @override

@@ -27,9 +27,11 @@ from .._lightning import (
     is_overridden,
 )
 from ._full_checkpoints import load_full_checkpoint
+from ._leftovers import forget_whole_gradients_
 from ._recompute import recompute_blocks
 from ._tensor_parallel import parallelize, plan_for, same_randomness
 from ._units import refuse_idle_ranks, refuse_unusable_meta, same_on_every_rank_, sharding_units
+from ._values import refuse_no_blocks, refuse_no_flags, refuse_no_mapping
 from .checkpointing import check_mode
 
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
@@ -67,7 +69,7 @@ class FSDP2(ModelParallelStrategy):
         timeout: As in Lightning.
 
     Raises:
-        ValueError: If a number is no size, sizes clash, or ``checkpoint`` is unknown.
+        ValueError: If a value is of another kind, a number is no size, sizes clash, or ``checkpoint`` is unknown.
         MisconfigurationException: At the start, if sizes do not divide the number of processes, if there is no plan
             for tensor parallelism, or it does not fit the module.
 
@@ -94,6 +96,14 @@ class FSDP2(ModelParallelStrategy):
         timeout: timedelta | None = timedelta(seconds=1800),
     ) -> None:
         check_mode(checkpointing)
+        refuse_no_blocks(blocks)
+        refuse_no_mapping("tensor_parallel_plan", tensor_parallel_plan)
+        refuse_no_flags(
+            reshard_after_forward=reshard_after_forward,
+            defer_sync=defer_sync,
+            find_unused_parameters=find_unused_parameters,
+            cpu_offload=cpu_offload,
+        )
         if shard_size not in (None, "node") and not _is_size(shard_size):
             raise ValueError(f'shard_size must be an integer >= 1, "node" or None, got {shard_size!r}.')
         if tensor_parallel_size != "all" and not _is_size(tensor_parallel_size):
@@ -142,6 +152,14 @@ class FSDP2(ModelParallelStrategy):
             self._shard(module)
         with as_if_overridden(module, "configure_model"):
             super().setup(trainer)
+
+    @override
+    def teardown(self) -> None:
+        """As Lightning does; and the next fit begins without what this one has not reduced."""
+        super().teardown()
+        module: Any = self.lightning_module
+        if module is not None:
+            forget_whole_gradients_(module)
 
     @override
     def model_to_device(self) -> None:

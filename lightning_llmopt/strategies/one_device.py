@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from .._lightning import MisconfigurationException, Precision, SingleDeviceStrategy, Trainer
 from ._recompute import recompute_blocks
+from ._values import is_word
 from .checkpointing import check_mode
 from .precision import PRECISIONS, precision_plugin
 
@@ -30,7 +31,7 @@ class OneDevice(SingleDeviceStrategy):
 
     def __init__(self, *, precision: str | None = None, checkpointing: str | int = "none") -> None:
         check_mode(checkpointing)
-        if precision is not None and precision not in PRECISIONS:
+        if precision is not None and not is_word(precision, PRECISIONS):
             raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}.")
         self.precision, self.checkpointing = precision, checkpointing
         super().__init__()

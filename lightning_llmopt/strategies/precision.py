@@ -9,6 +9,7 @@ from torch import nn
 from typing_extensions import override
 
 from .._lightning import HalfPrecision, MisconfigurationException, MixedPrecision, Precision
+from ._values import is_word
 
 PRECISIONS = {
     "fp32": "32-true",
@@ -27,8 +28,11 @@ def precision_plugin(name: str) -> Precision:
         name: A key of ``PRECISIONS``.
 
     Raises:
+        ValueError: If the name is unknown.
         MisconfigurationException: For ``"fp8"`` where the hardware or torchao is missing.
     """
+    if not is_word(name, PRECISIONS):
+        raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {name!r}.")
     if name == "fp32":
         return Precision()
     if name == "bf16_pure":

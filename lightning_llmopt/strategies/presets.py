@@ -4,6 +4,8 @@ import inspect
 from typing import Any
 
 from .._lightning import StrategyRegistry
+from ..schedules.nearest import did_you_mean
+from ._values import is_word
 from .ddp import DDP
 from .fsdp import FSDP1
 from .fsdp2 import FSDP2
@@ -90,10 +92,12 @@ def preset(
         >>> type(preset("fsdp2", cpu_offload=True)["strategy"]).__name__
         'FSDP2'
     """
-    if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"preset must be one of {list(PRESETS)}, got {name!r}.")
-    if precision is not None and (not isinstance(precision, str) or precision not in PRECISIONS):
-        raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}.")
+    if not is_word(name, PRESETS):
+        raise ValueError(f"preset must be one of {list(PRESETS)}, got {name!r}.{did_you_mean(name, PRESETS)}")
+    if precision is not None and not is_word(precision, PRECISIONS):
+        raise ValueError(
+            f"precision must be one of {list(PRECISIONS)}, got {precision!r}.{did_you_mean(precision, PRECISIONS)}"
+        )
     _refuse_unknown_options(name, options)
     if name in PRECISIONS:
         return _one_device(name, precision, checkpointing)
@@ -149,4 +153,4 @@ def _refuse_unknown_options(name: str, options: dict[str, Any]) -> None:
     for option in options:
         if option not in known:
             rule = f"takes {known}" if known else "takes no options"
-            raise ValueError(f"preset {name!r} {rule}, got {option!r}.")
+            raise ValueError(f"preset {name!r} {rule}, got {option!r}.{did_you_mean(option, known)}")

@@ -41,7 +41,10 @@ class Presets:
         Raises:
             KeyError: If there is none.
         """
-        return {row.name: row for row in self.rows}[name]
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(f"preset must be one of {[row.name for row in self.rows]}, got {name!r}.")
 
     def __str__(self) -> str:
         cells = [("name", "sharded", "when", "needs")]

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from .._lightning import DeepSpeedStrategy, MisconfigurationException, Trainer
 from ._recompute import recompute_blocks
+from ._values import refuse_no_flags, refuse_no_mapping
 from .checkpointing import check_mode
 from .zero_config import AUTO, Run, completed, default_config, merged
 
@@ -39,7 +40,7 @@ class ZeRO(DeepSpeedStrategy):
         timeout: As in Lightning.
 
     Raises:
-        ValueError: If ``stage`` does not shard what is to be offloaded.
+        ValueError: If a value is of another kind, or ``stage`` does not shard what is to be offloaded.
         MisconfigurationException: Without DeepSpeed; at the start for what ZeRO cannot do; on resume with another
             number of processes.
 
@@ -62,6 +63,10 @@ class ZeRO(DeepSpeedStrategy):
         timeout: timedelta | None = timedelta(seconds=1800),
     ) -> None:
         check_mode(checkpointing)
+        refuse_no_flags(
+            offload_optimizer=offload_optimizer, offload_parameters=offload_parameters, torch_optimizer=torch_optimizer
+        )
+        refuse_no_mapping("config", config)
         if stage == 3 and checkpointing == "selective":
             raise ValueError(
                 'checkpointing="selective" keeps the results of single operations, and under ZeRO stage 3 gathering '
@@ -87,7 +92,16 @@ class ZeRO(DeepSpeedStrategy):
         module: Any = self.lightning_module
         self._refuse_value_clipping(trainer)
         recompute_blocks(module, self.checkpointing)
+        self._config_initialized = False  # this run may have another loader and window than the last one
         super().setup(trainer)
+
+    @override
+    def teardown(self) -> None:
+        """Take DeepSpeed's hooks off the module, with which a second engine would reduce for this one too."""
+        engine: Any = self.model
+        if hasattr(engine, "destroy"):
+            engine.destroy()
+        super().teardown()
 
     @override
     def backward(self, closure_loss: Tensor, optimizer: Any, *args: Any, **kwargs: Any) -> Tensor:

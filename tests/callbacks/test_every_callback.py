@@ -4,14 +4,17 @@ import copy
 import pickle
 import re
 import warnings
+from io import StringIO
 from pathlib import Path
 
 import pytest
+import rich
 import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.demos.boring_classes import BoringModel
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import CSVLogger, Logger
+from rich.console import Console
 
 from lightning_llmopt import callbacks
 from lightning_llmopt.callbacks import (
@@ -28,7 +31,9 @@ from lightning_llmopt.callbacks import (
     LRSchedule,
     MuTransfer,
     ParamGroups,
+    RunSummary,
     SkipBadSteps,
+    UseOptimizer,
     WeightDecaySplit,
     ZClip,
 )
@@ -57,14 +62,16 @@ MAKE = {
     "WeightDecaySplit": lambda: WeightDecaySplit(),
     "ParamGroups": lambda: ParamGroups({"ndim>=2": {"lr_scale": 0.5}}),
     "MuTransfer": lambda: MuTransfer(subject()),
+    "UseOptimizer": lambda: UseOptimizer("torch.optim.AdamW", lr=0.1),
     "IndependentWeightDecay": lambda: IndependentWeightDecay(reference_lr=0.1),
     "LRFinder": lambda: LRFinder(steps=10, apply="none"),
+    "RunSummary": lambda: RunSummary(),
 }
 pytestmark = pytest.mark.filterwarnings("ignore:HyperparameterSchedule.'weight_decay'.. it is 0 in every group")
 every_callback = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
 
 
-GROUPS = ["LayerwiseLRDecay", "WeightDecaySplit", "ParamGroups"]
+GROUPS = ["LayerwiseLRDecay", "WeightDecaySplit", "ParamGroups", "UseOptimizer"]
 OWN_TESTS = ["LRFinder", "MuTransfer", "IndependentWeightDecay"]  # not for every module
 CLIPPERS = ["GradientValueClip", "AdaptiveGradientClip", "ZClip", "AdaGC"]
 
@@ -250,6 +257,71 @@ def test_the_bar_shows_rate_norm_and_phase_and_is_left_as_it_was(tmp_path, bar):
     assert "get_metrics" not in vars(bar)
 
 
+class Narrow(TQDMProgressBar):
+    """As on a terminal of this many characters."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width, self.drawn = width, []
+
+    def init_train_tqdm(self):
+        bar = super().init_train_tqdm()
+        bar.dynamic_ncols, bar.ncols = None, self.width
+        return bar
+
+    def on_train_batch_end(self, *args):
+        super().on_train_batch_end(*args)
+        self.drawn.append(str(self.train_progress_bar))
+        self.formats = {*getattr(self, "formats", ()), self.train_progress_bar.bar_format}
+
+
+class Logs(Regression):
+    """A loss in the bar."""
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+
+@pytest.mark.parametrize("width", [80, 105, 200])
+def test_tqdm_shows_loss_rate_phase_and_norm_at_any_width(tmp_path, width):
+    bar = Narrow(width)
+    fields = [LRSchedule(wsd(warmup=2, decay=2)), GradientNormMonitor(every_n_steps=1)]
+    logger = CSVLogger(tmp_path)  # brings v_num
+    run = trainer(tmp_path, *fields, bar, enable_progress_bar=True, max_steps=6, logger=logger)
+    run.fit(Logs(), loader())
+    words = ["train/loss=", "lr=1.0e-01 stable", "norm="] if width < 200 else ["loss=", "lr=1.00e-01", "phase=stable"]
+    assert all(word in bar.drawn[2] for word in words), bar.drawn[2]
+    assert all(len(line) <= width for line in bar.drawn)
+    assert bar.train_progress_bar.bar_format == bar.BAR_FORMAT  # left as it was
+    assert (bar.formats == {bar.BAR_FORMAT}) == (width == 200)
+
+
+@pytest.mark.parametrize(("width", "lines"), [(80, 2), (120, 2), (200, 1)])
+def test_rich_shows_loss_rate_phase_and_norm_on_one_line(tmp_path, width, lines):
+    class Drawn(RichProgressBar):
+        shown = ()
+
+        def on_train_batch_end(self, *args):
+            super().on_train_batch_end(*args)
+            console = Console(width=width, file=StringIO())
+            console.print(self.progress.get_renderable())
+            self.shown = [*self.shown, console.file.getvalue()]
+
+    bar = Drawn(console_kwargs={"width": width, "file": StringIO(), "force_terminal": True})
+    fields = [LRSchedule(wsd(warmup=2, decay=2)), GradientNormMonitor(every_n_steps=1)]
+    run = trainer(tmp_path, *fields, bar, enable_progress_bar=True, max_steps=6, logger=CSVLogger(tmp_path))
+    try:
+        run.fit(Logs(), loader())
+    finally:
+        rich.reconfigure()
+    drawn = [line.strip() for line in bar.shown[2].splitlines()]
+    assert len(drawn) == lines, drawn
+    assert re.search(r"train/loss: \S+ lr: 1.00e-01 phase: stable grad_norm: \S+$", drawn[-1])
+    assert "get_renderables" not in vars(bar.progress)
+
+
 def test_a_bar_with_metrics_of_its_own_keeps_them(tmp_path):
     bar = TqdmTexts()
     own = bar.get_metrics = lambda trainer, pl_module: {"mine": 1}
@@ -282,6 +354,8 @@ trainer:
       init_args: {after: 20, quantiles: [50, 99]}
     - class_path: lightning_llmopt.callbacks.LRFinder
       init_args: {min_multiplier: 0.01, max_multiplier: 10, steps: 10, stop_factor: null}
+    - class_path: lightning_llmopt.callbacks.RunSummary
+      init_args: {save: false}
     - class_path: fitting.Watch
 """
 

@@ -151,7 +151,7 @@ def test_lightnings_monitor_logs_the_groups_by_the_same_names(tmp_path):
 
 
 def test_the_table_shows_groups_rates_and_blocks(tmp_path, capsys):
-    fit(tmp_path, LayerwiseLRDecay(DECAY), WeightDecaySplit())
+    fit(tmp_path, LayerwiseLRDecay(DECAY), WeightDecaySplit(), enable_model_summary=True)
     out = capsys.readouterr().out
     for text in (
         "Parameter groups of AdamW (LayerwiseLRDecay + WeightDecaySplit)",
@@ -160,7 +160,9 @@ def test_the_table_shows_groups_rates_and_blocks(tmp_path, capsys):
         "0.005",
     ):
         assert text in out
-    fit(tmp_path, LayerwiseLRDecay(DECAY, show=False))
+    fit(tmp_path, LayerwiseLRDecay(DECAY, show=False), enable_model_summary=True)
+    assert "Parameter groups" not in capsys.readouterr().out
+    fit(tmp_path, LayerwiseLRDecay(DECAY))  # neither bar nor model summary: the run is quiet
     assert capsys.readouterr().out == ""
 
 

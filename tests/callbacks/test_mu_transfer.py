@@ -234,7 +234,7 @@ def test_tied_readouts(tmp_path):
 def test_lists_what_it_has_done(tmp_path, capsys, monkeypatch):
     told = []
     monkeypatch.setattr("lightning_llmopt.callbacks.mu_transfer.rank_zero_info", told.append)
-    fitted(tmp_path, MuTransfer(Net(8)))
+    fitted(tmp_path, MuTransfer(Net(8)), enable_model_summary=True)
     assert "hidden_x4" in capsys.readouterr().out
     said = "1 hidden matrices, width multipliers 4; 3 parameters rescaled; readouts divided: out."
     assert any(said in line for line in told)

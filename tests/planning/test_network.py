@@ -15,5 +15,6 @@ def test_stages_hold_every_block_once_and_differ_by_one_at_most(stages):
 
 @pytest.mark.parametrize("stages", [0, 13])
 def test_stages_without_blocks_are_refused(stages):
-    with pytest.raises(ValueError, match=rf"pipeline must be 1 to the number of blocks \(12\), got {stages}\."):
+    rule = rf"pipeline must be 1 to the number of blocks \(12\), got {stages}: use 12 stages or fewer, or"
+    with pytest.raises(ValueError, match=rule):
         NAMED["gpt2"].network().stages(stages)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lightning_llmopt.planning import Layout, plan
+from lightning_llmopt.planning import Layout, Transformer, plan
 
 GB = 10**9
 B70 = 70 * 10**9
@@ -47,7 +47,25 @@ def test_without_a_module_the_room_needs_neither_torch_nor_rich():
         ({"gpus": 0}, r"gpus must be a whole number >= 1, got 0\."),
         ({"gpus": True}, r"gpus must be a whole number >= 1, got True\."),
         ({"tensor": 3}, r"tensor \* pipeline must divide gpus \(8\), got 3 \* 1\."),
-        ({"pipeline": 128, "gpus": 128}, r"pipeline must be 1 to the number of blocks \(80\), got 128\."),
+        (
+            {"pipeline": 128, "gpus": 128},
+            r"pipeline must be 1 to the number of blocks \(80\), got 128: use 80 stages or fewer, or split inside a "
+            r"block with tensor=\.",
+        ),
+        (
+            {"tensor": 7, "gpus": 7},
+            r"tensor must divide the attention heads \(64\), got 7: use one of 1, 2, 4, 8, or share the parameters "
+            r"instead with strategy='fsdp2' and tensor=1\.",
+        ),
+        (
+            {"tensor": 16, "gpus": 16},
+            r"tensor must divide the key-value heads \(8\), got 16: use one of 1, 2, 4, 8, or",
+        ),
+        (
+            {"model": Transformer(layers=2, width=64, heads=4, ffn=90, vocabulary=9), "tensor": 4},
+            r"tensor must divide the feed-forward size \(90\), got 4: use one of 1, 2, or share",
+        ),
+        ({"model": 7.5}, r"model must be a number of parameters such as .*, got 7\.5; known names"),
         ({"memory": "80 gigs"}, r"memory must be a number of bytes >= 1, or a number with one of .*, got '80 gigs'\."),
         ({"activations": "x"}, r"activations must be a number of bytes"),
         ({"strategy": "zero4"}, r"strategy must be one of .*, got 'zero4'\."),
@@ -58,6 +76,15 @@ def test_without_a_module_the_room_needs_neither_torch_nor_rich():
         ({"precision": "fp8"}, r"precision must be one of .*, got 'fp8'\."),
         ({"sequence": 0}, r"sequence must be a whole number >= 1, got 0\."),
         ({"micro_batch": 1.5}, r"micro_batch must be a whole number >= 1, got 1\.5\."),
+        ({"optimizer": ["adamw"]}, r"optimizer must be one of .*, got \['adamw'\]\."),
+        ({"strategy": ["ddp"]}, r"strategy must be one of .*, got \['ddp'\]\."),
+        ({"precision": ["bf16"]}, r"precision must be one of .*, got \['bf16'\]\."),
+        ({"checkpointing": ["none"]}, r"checkpointing must be one of .* or a whole number >= 1, got \['none'\]\."),
+        (
+            {"strategy": "zero3", "checkpointing": "selective"},
+            r"checkpointing 'selective' keeps results of single operations, and under ZeRO-3 gathering parameters is "
+            r"one of them: use 'attention' or 'every_block', or strategy='zero2'\.",
+        ),
         ({"accumulate": -1}, r"accumulate must be a whole number >= 1, got -1\."),
         (
             {"model": "seventy"},
@@ -74,3 +101,14 @@ def test_without_a_module_the_room_needs_neither_torch_nor_rich():
 def test_what_makes_no_sense_is_refused(settings, error):
     with pytest.raises(ValueError, match=error):
         plan(**{"model": "70B", **settings})
+
+
+@pytest.mark.parametrize("size", ["7e9", "7_000_000_000", "7,000,000,000", 7e9, "7b", " 7 B "])
+def test_a_size_may_be_written_as_numbers_are(size):
+    assert plan(size).job.network.size == 7 * 10**9
+
+
+@pytest.mark.parametrize("make", [lambda: Layout(["ddp"]), lambda: plan("gpt2", strategy={})])
+def test_a_layout_wants_a_name(make):
+    with pytest.raises(ValueError, match=r"strategy must be one of .*, got (\['ddp'\]|{})\."):
+        make()

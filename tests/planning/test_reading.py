@@ -24,7 +24,11 @@ def test_a_module_on_the_meta_device_is_read_by_its_shapes():
         network = plan(model).job.network
         assert network.size == sum(parameter.numel() for parameter in model.parameters())
         assert len(network.blocks) == 3
-        widths = vars(network.widths) | {"kv": described.widths.kv}  # Llama's two key heads of 16 are 32
+        assert network.widths.guessed_heads
+        widths = vars(network.widths) | {
+            "kv": described.widths.kv,
+            "guessed_heads": False,
+        }  # Llama's two key heads of 16 are 32
         assert widths == vars(described.widths)
     assert network.widths.kv == 32
 

@@ -198,6 +198,70 @@ def test_a_cache_that_blocks_append_to_is_left_out():
     model(torch.ones(2, 4)).sum().backward()
 
 
+class Residual(nn.Module):
+    """A block of a convolutional network."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.one, self.norm_1 = nn.Conv1d(6, 6, 3, padding=1), norm()
+        self.two, self.norm_2 = nn.Conv1d(6, 6, 3, padding=1), norm()
+
+    def forward(self, x):
+        return x + self.norm_2(self.two(self.norm_1(self.one(x)).relu()))
+
+
+class Centered(nn.Module):
+    """Takes off a running mean that it has moved in the same pass, counts its passes, and replaces a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(6))
+        self.register_buffer("passes", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        self.mean.mul_(0.5).add_(x.detach().mean() * 0.5)
+        self.passes += 1
+        x = (x - self.mean) * (1 + self.last.mean() / self.passes)
+        self.last = x.detach().mean((0, 2))
+        return x.tanh()
+
+
+NORMS = {
+    "batch": lambda: nn.BatchNorm1d(6),
+    "batch, cumulative": lambda: nn.BatchNorm1d(6, momentum=None),
+    "instance": lambda: nn.InstanceNorm1d(6, track_running_stats=True),
+    "own": Centered,
+}
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+@pytest.mark.parametrize("mode", ["every_block", "selective"])
+def test_buffers_are_as_without_it(norm, mode):
+    """Each block is used twice in a pass, as in a recurrent network: the second use reads what the first wrote."""
+
+    def trained(mode):
+        torch.manual_seed(0)
+        blocks = nn.Sequential(*[Residual(norm) for _ in range(4)])
+        model = nn.Sequential(nn.Conv1d(2, 6, 1), blocks, nn.Conv1d(6, 1, 1))
+        assert len(apply_checkpointing(model, mode, blocks=["1.*"])) == (0 if mode == "none" else 4)
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        optimizer, losses = torch.optim.SGD(model.parameters(), lr=0.05), []
+        for _ in range(3):
+            loss = model[2](model[1](model[1](model[0](torch.randn(5, 2, 8))))).pow(2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert sum(not buffer.equal(before[name]) for name, buffer in model.named_buffers()) >= 2 * 8
+        return losses, model.state_dict()
+
+    losses, state = trained("none")
+    found, held = trained(mode)
+    assert found == losses
+    assert all(held[name].equal(value) for name, value in state.items())
+
+
 @pytest.mark.parametrize("mode", ["all", "", 0, -1, True, 1.5, None])
 def test_what_is_no_mode_is_refused(mode):
     with pytest.raises(ValueError, match="checkpointing must be one of .* or a whole number >= 1, got"):

@@ -1,5 +1,6 @@
 """Presets are plain dicts that a real Trainer takes, and names in Lightning's registry."""
 
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
 from lightning_llmopt.schedules import wsd
-from lightning_llmopt.strategies import DDP, FSDP1, FSDP2, PRESETS, OneDevice, ZeRO, preset
+from lightning_llmopt.strategies import DDP, FSDP1, FSDP2, PRESETS, OneDevice, ZeRO, preset, presets
+from lightning_llmopt.strategies.precision import precision_plugin
 
 from curves import UPDATES, losses
 from fitting import Regression, loader, trainer
@@ -135,3 +137,73 @@ def test_deepspeed_is_not_imported_before_it_is_used():
 def test_refuses_bad_values_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         preset(**arguments)
+
+
+NO_WORDS = [["ddp"], {"a": 1}, 3, 2.5, True, object()]
+WORDS = {
+    "preset must be one of": preset,
+    "precision must be one of": lambda value: preset("ddp", precision=value),
+    "checkpointing must be one of": lambda value: preset("ddp", checkpointing=value),
+    r"precision must be one of \[": lambda value: OneDevice(precision=value),
+    "compression must be None, 'bf16' or 'fp16'": lambda value: DDP(compression=value),
+    "sharding must be one of": lambda value: FSDP1(sharding=value),
+    "checkpoint must be 'sharded' or 'full'": lambda value: FSDP1(checkpoint=value),
+    "checkpoint must be 'sharded' or 'full'.*": lambda value: FSDP2(checkpoint=value),
+    "precision must be one of .*,": precision_plugin,
+}
+
+
+@pytest.mark.parametrize("rule", WORDS)
+@pytest.mark.parametrize("value", NO_WORDS, ids=str)
+def test_where_a_word_is_asked_nothing_else_is_taken(rule, value):
+    if value == 3 and rule.startswith("checkpointing"):
+        pytest.skip("a number of blocks")
+    with pytest.raises(ValueError, match=f"{rule}.*, got {re.escape(repr(value))}"):
+        WORDS[rule](value)
+
+
+@pytest.mark.parametrize("name", ["static_graph", "find_unused_parameters", "gradients_in_buckets"])
+@pytest.mark.parametrize("value", [[], "no", 1, None])
+def test_flags_of_ddp_are_true_or_false(name, value):
+    with pytest.raises(ValueError, match=re.escape(f"{name} must be True or False, got {value!r}.")):
+        preset("ddp", **{name: value})
+
+
+@pytest.mark.parametrize("name", ["reshard_after_forward", "defer_sync", "find_unused_parameters", "cpu_offload"])
+@pytest.mark.parametrize("value", [[], "no", 1, None])
+def test_flags_of_fsdp2_are_true_or_false(name, value):
+    with pytest.raises(ValueError, match=re.escape(f"{name} must be True or False, got {value!r}.")):
+        preset("fsdp2", **{name: value})
+
+
+@pytest.mark.parametrize("name", ["offload_optimizer", "offload_parameters", "torch_optimizer"])
+def test_flags_of_zero_are_true_or_false(name):
+    with pytest.raises(ValueError, match=f"{name} must be True or False, got 'no'."):
+        ZeRO(stage=3, **{name: "no"})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FSDP1(cpu_offload="no"), "cpu_offload must be True or False, got 'no'."),
+        (lambda: FSDP1(defer_sync=1), "defer_sync must be True, False or None, got 1."),
+        (lambda: FSDP1(blocks="layers.*"), "blocks must be a list of globs of module names, or None, got 'layers.*'."),
+        (lambda: FSDP2(blocks=[1]), "blocks must be a list of globs of module names, or None, got [1]."),
+        (lambda: FSDP2(tensor_parallel_plan="auto"), "tensor_parallel_plan must be a dict or None, got 'auto'."),
+        (lambda: ZeRO(config="ds.json"), "config must be a dict or None, got 'ds.json'."),
+        (lambda: ZeRO(stage=True), "stage must be 1, 2 or 3, got True."),
+        (lambda: ZeRO(stage=[2]), "stage must be 1, 2 or 3, got [2]."),
+        (lambda: DDP(bucket_mb="25"), "bucket_mb must be > 0, got '25'."),
+        (lambda: DDP(bucket_mb=True), "bucket_mb must be > 0, got True."),
+        (lambda: DDP(bucket_mb=float("nan")), "bucket_mb must be > 0, got nan."),
+    ],
+)
+def test_values_of_another_kind_are_refused(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
+
+
+@pytest.mark.parametrize("value", [["ddp"], 3, None, "fdsp"])
+def test_the_table_knows_its_names(value):
+    with pytest.raises(KeyError, match=r"preset must be one of \['fp32', .*\], got"):
+        presets()[value]

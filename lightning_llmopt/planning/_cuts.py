@@ -1,0 +1,66 @@
+"""Along which dimension tensor parallelism cuts each parameter of a module."""
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+ROWS = ("colwise", "colwise_gather_output", "colwise_rep")
+COLUMNS = ("rowwise", "embedding_rowwise", "rowwise_rep")
+
+
+def cuts_of(model: Any, plan: Mapping[str, str] | None = None) -> dict[str, int] | None:
+    """Names of the parameters that are cut with their dimension, as the presets ``tp`` and ``fsdp2_tp`` do it.
+
+    Args:
+        model: A module.
+        plan: Globs of module names to styles; by default the one that a Hugging Face model brings along.
+
+    Returns:
+        The cuts, or ``None`` if there is no plan.
+
+    Raises:
+        ValueError: If ``plan`` has an unknown style, or a glob matches no module.
+    """
+    globs = _own_plan(model) if plan is None else dict(plan)
+    if globs is None:
+        return None
+    named = dict(model.named_modules())
+    cuts: dict[str, int] = {}
+    for glob, style in globs.items():
+        if style not in (*ROWS, *COLUMNS):
+            raise ValueError(
+                f"A style of tensor_parallel_plan must be one of {[*ROWS, *COLUMNS]}, got {style!r} at {glob!r}."
+            )
+        names = [name for name in named if _matches(name, glob)]
+        if not names:
+            raise ValueError(
+                f"A glob of tensor_parallel_plan must match a module of {type(model).__name__}, got {glob!r}: write "
+                "names as named_modules() does, or leave it out."
+            )
+        for name in names:
+            cuts |= {f"{name}.{key}": cut for key, cut in _cuts(named[name], by_rows=style in ROWS)}
+    return cuts
+
+
+def _cuts(part: Any, *, by_rows: bool) -> Iterator[tuple[str, int]]:
+    """Of a linear layer rows with their biases, or columns; tables are stored the other way round."""
+    table = hasattr(part, "num_embeddings")
+    yield "weight", int(by_rows == table)
+    if by_rows and not table and getattr(part, "bias", None) is not None:
+        yield "bias", 0
+
+
+def _own_plan(model: Any) -> dict[str, str] | None:
+    """``base_model_tp_plan`` of the Hugging Face model inside, with its names as ``model`` has them."""
+    for name, part in model.named_modules():
+        plan = getattr(getattr(part, "config", None), "base_model_tp_plan", None)
+        if plan:
+            prefix = getattr(part, "base_model_prefix", "")
+            base = f"{name}.{prefix}" if prefix and hasattr(part, prefix) else name
+            return {f"{base}.{glob}".lstrip("."): style for glob, style in plan.items()}
+    return None
+
+
+def _matches(name: str, glob: str) -> bool:
+    parts, globs = name.split("."), glob.split(".")
+    return len(parts) == len(globs) and all(map(fnmatchcase, parts, globs))

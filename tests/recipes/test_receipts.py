@@ -1,0 +1,26 @@
+import dataclasses
+
+import pytest
+
+from lightning_llmopt.recipes import Receipt
+
+
+def test_it_is_frozen_and_knows_its_unit():
+    receipt = Receipt("batch", 500_000, "somewhere, 2020", "source")
+    assert (receipt.unit, receipt.verified) == ("tokens", True)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        receipt.value = 1
+    assert not Receipt("batch", 500_000, "somewhere, 2020", "quoted").verified
+
+
+@pytest.mark.parametrize(
+    ("checked", "doubt", "said"),
+    [
+        ("yes", "", "checked must be one of"),
+        ("unverified", "", "what is unverified needs a doubt"),
+        ("source", "hm", "nothing else has one"),
+    ],
+)
+def test_a_doubt_and_what_is_unverified_go_together(checked, doubt, said):
+    with pytest.raises(ValueError, match=f"batch: .*{said}"):
+        Receipt("batch", 1, "somewhere", checked, doubt)
