@@ -86,7 +86,7 @@ def test_a_misspelt_command_is_told_what_was_meant(capsys, typed, meant):
     assert err.endswith(f"got {typed!r}. Did you mean {meant}?\n")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["plan", "70B"], ["plan", "--help"], ["init", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["plan", "70B"], ["plan", "--help"], ["init", "--help"], ["recipes"]])
 def test_without_need_neither_torch_nor_lightning_is_imported(words):
     code = f"import sys; from lightning_llmopt.cli import main; main({words!r}); print(*sys.modules, file=sys.stderr)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
