@@ -9,6 +9,7 @@ Rooms, each imported by name:
 - ``lightning_llmopt.callbacks``: when to act and where to log (the Lightning glue).
 - ``lightning_llmopt.recipes``: what others used, with sources (published runs by name).
 - ``lightning_llmopt.strategies``: on what to run (presets of Trainer arguments).
+- ``lightning_llmopt.commands``: the same from a terminal, as ``llmopt`` (``llmopt --help``).
 """
 
 __version__ = "0.1.0"

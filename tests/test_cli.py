@@ -86,7 +86,7 @@ def test_a_misspelt_command_is_told_what_was_meant(capsys, typed, meant):
     assert err.endswith(f"got {typed!r}. Did you mean {meant}?\n")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["plan", "70B"], ["plan", "--help"], ["init", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["plan", "70B"], ["plan", "--help"], ["init", "--help"], ["recipes"]])
 def test_without_need_neither_torch_nor_lightning_is_imported(words):
     code = f"import sys; from lightning_llmopt.cli import main; main({words!r}); print(*sys.modules, file=sys.stderr)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -119,3 +119,13 @@ def test_a_file_that_cannot_be_read_is_a_sentence(monkeypatch, capsys):
     monkeypatch.setattr(lightning_llmopt.commands.plan, "run", absent)
     assert main(["plan", "gpt2"]) == 2
     assert capsys.readouterr().err == "llmopt: run.yaml: No such file or directory.\n"
+
+
+def test_a_terminal_without_the_characters_of_a_plot_still_gets_one():
+    pytest.importorskip("jsonargparse")
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    found = subprocess.run(
+        [*CLI, "preview", "wsd", "--total", "9"], env=ascii_only, capture_output=True, text=True, encoding="ascii"
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "stable " in found.stdout

@@ -8,6 +8,7 @@ COMMANDS = {
     "groups": "show the parameter groups that our rules make of a model",
     "plan": "say before the run whether it fits, and what to change if not",
     "find-lr": "test learning rates, and suggest one",
+    "recipes": "what others trained with, every value with its source",
     "init": "write a commented YAML and a script that runs",
     "selftest": "compare gradient norms and weights under every strategy",
 }

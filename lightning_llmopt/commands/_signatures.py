@@ -60,7 +60,7 @@ def parser_for(function: Callable[..., Any], command: str, *, about: str, more: 
         shown = " (must be given)" if rule.default is rule.empty else f" ({_shown(rule.default)})"
         kind = hints.get(name, Any)
         group.add_argument(
-            f"--{name.replace('_', '-')}", dest=name, type=Any if ScheduleSpec.__name__ in str(kind) else kind,
+            f"--{name.replace('_', '-')}", dest=name, type=Any if _holds_schedules(kind) else kind,
             default=None if rule.default is rule.empty else rule.default, required=rule.default is rule.empty,
             metavar="VALUE", help=_escaped(f"{text.rstrip('.')}{shown}"),
         )  # fmt: skip
@@ -120,6 +120,11 @@ def schedule_from(function: Callable[..., Any], given: Mapping[str, Any]) -> Sch
     if not isinstance(made, ScheduleSpec | Schedule):
         raise ValueError(f"{function.__name__} must return a schedule, such as wsd(...), got {made!r}.")
     return made
+
+
+def _holds_schedules(kind: Any) -> bool:
+    """Whether values of this type are, or hold, schedules: those we make ourselves."""
+    return any(one.__name__ in str(kind) for one in ScheduleSpec.__mro__[:-1])
 
 
 def _schedules_in(value: Any) -> Any:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from ..recipes import Recipe, recipe
 from ..schedules import RECIPES, ScheduleSpec, parse_duration
 from ._signatures import documented, schedule_from
+from ._toy import BATCH, LENGTH
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "bf16_pure": "bf16-true", "fp16": "16-mixed"}
 STRATEGIES = ("auto", "ddp", "fsdp", "fsdp2", "hybrid", "zero1", "zero2", "zero3")
@@ -39,6 +41,8 @@ class Choices:
         warmup: Length of the rise; ``None`` leaves that of the schedule.
         layer_decay: Rate of a layer over that of the one above it; ``None`` for one rate.
         split_decay: Whether norms and biases go without weight decay.
+        recipe: Name of a published run, which brings all of the above but ``total``, ``precision``, ``strategy`` and
+            ``layer_decay``; ``None`` for none.
     """
 
     schedule: str = "wsd"
@@ -50,8 +54,11 @@ class Choices:
     warmup: str | None = "2%"
     layer_decay: float | None = None
     split_decay: bool = True
+    recipe: str | None = None
 
     def __post_init__(self) -> None:
+        if self.recipe is not None:
+            recipe(self.recipe)  # which refuses an unknown one
         for name, known in (("schedule", RECIPES), ("precision", PRECISIONS), ("strategy", STRATEGIES)):
             value = getattr(self, name)
             if value not in known:
@@ -85,7 +92,7 @@ def yaml_of(choices: Choices, *, config: str, script: str) -> str:
     lines = [
         "# Written by `llmopt init`; yours to change.",
         f"#   python {script} fit --config {config}",
-        f"#   llmopt preview --config {config} --lr {choices.lr:g}",
+        *([] if choices.recipe else [f"#   llmopt preview --config {config} --lr {choices.lr:g}"]),
         f"#   llmopt find-lr {script}:Model --data {script}:Data --config {config}",
         "seed_everything: 0",
         "trainer:",
@@ -99,14 +106,11 @@ def yaml_of(choices: Choices, *, config: str, script: str) -> str:
         f"  precision: {PRECISIONS[choices.precision]}",
         "  log_every_n_steps: 10",
         "  callbacks:",
-        *_schedule(choices),
-        *_groups(choices),
-        *_norms(choices),
-        "model:",
-        "  # Base rate of the optimizer: what the schedule's multiplier 1 stands for.",
-        f"  lr: {_flow(choices.lr)}",
+        *(_by_hand(choices) if choices.recipe is None else _published(recipe(choices.recipe), choices)),
+        *_layers(choices),
+        *_model(choices),
         "data:",
-        "  batch_size: 8",
+        f"  batch_size: {BATCH}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -124,23 +128,46 @@ def _schedule(choices: Choices) -> Iterator[str]:
         yield f"            {name}: {_flow(value)}"
 
 
-def _groups(choices: Choices) -> Iterator[str]:
+def _by_hand(choices: Choices) -> Iterator[str]:
+    """What a recipe brings otherwise."""
+    yield from _schedule(choices)
     if choices.split_decay:
         yield "    # No weight decay for norms and biases."
         yield f"    - class_path: {_CALLBACKS}.WeightDecaySplit"
-    if choices.layer_decay is not None:
-        yield "    # Every layer trains at this ratio of the rate of the layer above it."
-        yield from _callback("LayerwiseLRDecay")
-        yield f"        decay: {_flow(choices.layer_decay)}"
-
-
-def _norms(choices: Choices) -> Iterator[str]:
     yield "    # Logs the gradient norm, and how much of it is clipped."
     yield f"    - class_path: {_CALLBACKS}.GradientNormMonitor"
     if choices.clip is not None:
         yield "    # Scales gradients down whose norm, over the whole model, is larger."
         yield from _callback("GradientNormClip")
         yield f"        max_norm: {_flow(choices.clip)}"
+
+
+def _published(found: Recipe, choices: Choices) -> Iterator[str]:
+    """The recipe as one callback; of one whose batch is known, rate and lengths are fitted to the run."""
+    yield f"    # Optimizer, schedule, groups, clipping and monitor of {found.title}; `llmopt recipes {found.name}`."
+    yield "    - class_path: lightning_llmopt.recipes.UseRecipe"
+    yield "      init_args:"
+    yield f"        name: {_flow(found.name)}"
+    if "batch" in found:
+        batch = BATCH * LENGTH
+        yield "        # Tokens of an update and of the run: rate and lengths are changed to fit them, as is said by"
+        yield f"        # llmopt recipes {found.name} --batch {batch} --total {batch * choices.total}"
+        yield f"        batch: {batch}"
+        yield f"        total: {batch * choices.total}"
+
+
+def _layers(choices: Choices) -> Iterator[str]:
+    if choices.layer_decay is not None:
+        yield "    # Every layer trains at this ratio of the rate of the layer above it."
+        yield from _callback("LayerwiseLRDecay")
+        yield f"        decay: {_flow(choices.layer_decay)}"
+
+
+def _model(choices: Choices) -> Iterator[str]:
+    if choices.recipe is None:
+        yield "model:"
+        yield "  # Base rate of the optimizer: what the schedule's multiplier 1 stands for."
+        yield f"  lr: {_flow(choices.lr)}"
 
 
 def _callback(name: str) -> Iterator[str]:

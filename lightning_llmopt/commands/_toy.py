@@ -1,5 +1,6 @@
 """The script that ``llmopt init`` writes: a toy model and its data, so that a new run runs at once."""
 
+BATCH, LENGTH = 8, 64  # sequences of a batch, tokens of a sequence
 SCRIPT = '''\
 """A toy language model and toy data, to be replaced by yours.
 
@@ -9,12 +10,11 @@ Change a setting:  python train.py fit --config {config} --trainer.max_steps 100
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.cli import LightningCLI
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.utils.data import DataLoader, TensorDataset
 
-import lightning_llmopt.strategies  # noqa: F401 - so that the YAML file can name llmopt_fsdp2 and the like
+from lightning_llmopt.configs import LLMOptCLI  # LightningCLI with our names, and refusals in sentences
 
 TOKENS = 64
 
@@ -67,7 +67,7 @@ class Model(LightningModule):
 class Data(LightningDataModule):
     """Sequences that count: each has a first token and a stride of its own. Yours goes here."""
 
-    def __init__(self, batch_size: int = 8, length: int = 64) -> None:
+    def __init__(self, batch_size: int = {batch}, length: int = {length}) -> None:
         super().__init__()
         self.batch_size, self.length = batch_size, length
 
@@ -78,5 +78,5 @@ class Data(LightningDataModule):
 
 
 if __name__ == "__main__":
-    LightningCLI(Model, Data)
+    LLMOptCLI(Model, Data)
 '''

@@ -6,7 +6,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -117,7 +117,7 @@ def _from_words(options: argparse.Namespace, folder: str) -> tuple[Any, Any, Any
 def _from_config(options: argparse.Namespace, folder: str) -> tuple[Any, Any, Any]:
     """Trainer, module and data as LightningCLI makes them of the file."""
     needed("jsonargparse", by="--config")
-    from .._lightning import LightningCLI
+    from ..configs import LLMOptCLI
 
     written = {key: value for key, value in read_yaml(Path(options.config)).items() if key not in _OF_FIT_ONLY}
     trainer = dict(written.get("trainer") or {})
@@ -132,15 +132,18 @@ def _from_config(options: argparse.Namespace, folder: str) -> tuple[Any, Any, An
             f"`llmopt find-lr train.py:Model --data train.py:Data --config {options.config}`."
         )
     written.setdefault("seed_everything", options.seed)
+    said = io.StringIO()
     try:
-        made_by = LightningCLI(
-            **classes, args=written, run=False, save_config_callback=None, parser_kwargs={"exit_on_error": False},
-            subclass_mode_model="model_class" not in classes, subclass_mode_data="datamodule_class" not in classes,
-        )  # fmt: skip
+        with redirect_stderr(said):
+            made_by = LLMOptCLI(
+                **classes, args=written, run=False, save_config_callback=None,
+                subclass_mode_model="model_class" not in classes, subclass_mode_data="datamodule_class" not in classes,
+            )  # fmt: skip
     except SystemExit as error:
-        raise ValueError(f"--config {options.config!r} is refused.") from error
-    except Exception as error:
-        raise ValueError(f"--config {options.config!r}: {' '.join(str(error).split())}") from error
+        lines = [line.removeprefix("error: ") for line in said.getvalue().splitlines() if line.strip()]
+        raise ValueError(f"--config {options.config!r}: {' '.join(lines)}") from error
+    except Exception as error:  # a module or data module of the user's
+        raise ValueError(f"--config {options.config!r}: {type(error).__name__}: {error}") from error
     return made_by.trainer, made_by.model, made_by.datamodule
 
 

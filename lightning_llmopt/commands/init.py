@@ -10,7 +10,7 @@ from typing import Any
 from . import YES
 from ._parsing import Parser, number, whole
 from ._starter import PRECISIONS, STRATEGIES, Choices, yaml_of
-from ._toy import SCRIPT
+from ._toy import BATCH, LENGTH, SCRIPT
 
 CONFIG, TRAIN = "run.yaml", "train.py"
 ABOUT = f"""
@@ -22,6 +22,7 @@ MORE = """
 examples:
   llmopt init
   llmopt init my_run --schedule cosine --warmup 2000 --total 100000 --lr 3e-4
+  llmopt init my_run --recipe llama2-7b --total 1000
   llmopt init my_run --strategy fsdp2 --clip 0.5 --layer-decay 0.9 --force
 
 exit status:
@@ -41,12 +42,13 @@ def run(words: Sequence[str]) -> int:
             f"FOLDER must not hold {CONFIG} or {TRAIN} yet, got {', '.join(there)}. Name another one, or write over "
             "them with --force."
         )
+    _refuse_beside_recipe(options)
     given = {name: _without_none(value) for name, value in options.items() if value is not None}
     choices = _asked() if not given and sys.stdin.isatty() else Choices(**given)
     config = yaml_of(choices, config=CONFIG, script=TRAIN)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(config, encoding="utf-8")
-    (folder / TRAIN).write_text(SCRIPT.format(config=CONFIG), encoding="utf-8")
+    (folder / TRAIN).write_text(SCRIPT.format(config=CONFIG, batch=BATCH, length=LENGTH), encoding="utf-8")
     go = "" if folder == Path() else f"cd {folder} && "
     print(f"Wrote {folder / CONFIG} and {folder / TRAIN}. Run them:\n  {go}python {TRAIN} fit --config {CONFIG}")
     return YES
@@ -67,7 +69,7 @@ def _asked() -> Choices:
     """One question for each choice; Enter keeps what is in brackets."""
     choices = Choices()
     for name, read, _, what in _OPTIONS:
-        while True:
+        while not (choices.recipe and name in _BROUGHT):
             usual = getattr(choices, name)
             answer = input(f"{name.replace('_', '-')}: {what} [{'none' if usual is None else usual}] ").strip()
             if not answer:
@@ -82,6 +84,12 @@ def _asked() -> Choices:
     return choices
 
 
+def _refuse_beside_recipe(options: dict[str, Any]) -> None:
+    both = [name for name in _BROUGHT if options[name] is not None]
+    if both and options["recipe"] not in (None, "none"):
+        raise ValueError(f"--recipe brings its own {', '.join(_BROUGHT)}, got --{both[0]} as well. Drop one of them.")
+
+
 def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
     """Reads ``none`` as it stands: to an option that was not given, ``None`` is another thing."""
     return lambda text: text if text == "none" else read(text)
@@ -91,7 +99,9 @@ def _without_none(value: Any) -> Any:
     return None if value == "none" else value
 
 
+_BROUGHT = ("schedule", "warmup", "lr", "clip")  # by a recipe
 _OPTIONS: tuple[tuple[str, Callable[[str], Any], str, str], ...] = (
+    ("recipe", str, "NAME", "a published run that `llmopt recipes` lists, or none"),
     ("schedule", str, "NAME", "one that `llmopt preview --help` lists"),
     ("total", whole(), "N", "length of the run in updates"),
     ("warmup", str, "LENGTH", "2000, 2%, or none for the schedule's own"),

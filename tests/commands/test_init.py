@@ -8,6 +8,7 @@ import yaml
 
 from lightning_llmopt.cli import main
 from lightning_llmopt.commands._starter import PRECISIONS, STRATEGIES
+from lightning_llmopt.recipes import recipe, recipes
 from lightning_llmopt.schedules import RECIPES, Schedule, by_name, wsd
 
 pytest.importorskip("jsonargparse")
@@ -25,7 +26,12 @@ def callback(folder, name):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--strategy", "fsdp2", "--layer-decay", "0.9", "--schedule", "sequence", "--clip", "none"]]
+    "words",
+    [
+        [],
+        ["--recipe", "llama2-7b", "--layer-decay", "0.9"],
+        ["--strategy", "fsdp2", "--layer-decay", "0.9", "--schedule", "sequence", "--clip", "none"],
+    ],
 )
 def test_what_it_writes_runs(tmp_path, capsys, words):
     assert main(["init", str(tmp_path / "new"), "--total", "4", *words]) == 0
@@ -106,13 +112,13 @@ def test_files_that_are_there_stay(tmp_path, capsys):
 
 
 def test_in_a_terminal_it_asks(tmp_path, capsys, monkeypatch):
-    answers = iter(["cosin", "cosine", "x", "700", "", "2e-4", "none", "bf32", "fp32", "fsdp2", "0.8"])
+    answers = iter(["", "cosin", "cosine", "x", "700", "", "2e-4", "none", "bf32", "fp32", "fsdp2", "0.8"])
     asked = []
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or next(answers))
     assert main(["init", str(tmp_path)]) == 0
     found, out = written(tmp_path), capsys.readouterr().out
-    assert asked[0] == asked[1] == "schedule: one that `llmopt preview --help` lists [wsd] "
+    assert asked[1] == asked[2] == "schedule: one that `llmopt preview --help` lists [wsd] "
     assert "  --schedule must be one of " in out
     assert "got 'cosin'. Did you mean cosine?" in out
     assert "  total must be a whole number >= 1, got 'x'." in out
@@ -126,6 +132,31 @@ def test_in_a_terminal_it_asks(tmp_path, capsys, monkeypatch):
     assert callback(tmp_path, "GradientNormClip") is None
 
 
+def test_a_recipe_brings_its_own_and_is_fitted_to_the_run(tmp_path):
+    assert main(["init", str(tmp_path), "--recipe", "llama2-7b", "--total", "300"]) == 0
+    callbacks = written(tmp_path)["trainer"]["callbacks"]
+    assert [one["class_path"] for one in callbacks] == ["lightning_llmopt.recipes.UseRecipe"]
+    assert callbacks[0]["init_args"] == {"name": "llama2-7b", "batch": 8 * 64, "total": 8 * 64 * 300}
+
+
+@pytest.mark.parametrize("name", recipes().names)
+def test_every_recipe_is_written_so_that_it_can_be_used(tmp_path, name):
+    assert main(["init", str(tmp_path), "--recipe", name]) == 0
+    settings = written(tmp_path)["trainer"]["callbacks"][0]["init_args"]
+    found = recipe(settings.pop("name"))
+    schedule = (found.rescaled(**settings) if settings else found).schedule()
+    assert schedule.resolve(total_steps=200).total_steps == 200
+
+
+def test_in_a_terminal_a_recipe_saves_questions(tmp_path, monkeypatch):
+    answers = iter(["gpt3-125m", "50", "fp32", "", ""])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda question: next(answers))
+    assert main(["init", str(tmp_path)]) == 0
+    assert not list(answers)
+    assert callback(tmp_path, "UseRecipe")["name"] == "gpt3-125m"
+
+
 @pytest.mark.parametrize("words", [["--total", "50"], []])
 def test_with_options_or_without_a_terminal_nothing_is_asked(tmp_path, monkeypatch, words):
     monkeypatch.setattr("sys.stdin.isatty", lambda: bool(words))
@@ -137,6 +168,8 @@ def test_with_options_or_without_a_terminal_nothing_is_asked(tmp_path, monkeypat
     ("words", "sentence"),
     [
         (["--schedule", "wds"], "got 'wds'. Did you mean wsd?"),
+        (["--recipe", "llama2"], "recipe must be one of pretraining, "),
+        (["--recipe", "llama2-7b", "--lr", "1e-3"], "--recipe brings its own schedule, warmup, lr, clip, got --lr as"),
         (["--precision", "bf15"], "--precision must be one of fp32, bf16, bf16_pure, fp16, got 'bf15'."),
         (["--strategy", "fdsp2"], "got 'fdsp2'. Did you mean fsdp2?"),
         (["--clip", "0"], "--clip must be a finite number > 0, got '0'."),
