@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
@@ -47,10 +47,23 @@ from lightning.pytorch.utilities.data import extract_batch_size as extract_batch
 from lightning.pytorch.utilities.exceptions import _TunerExitException
 from lightning.pytorch.utilities.model_helpers import is_overridden as is_overridden
 
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningArgumentParser as LightningArgumentParser
+    from lightning.pytorch.cli import LightningCLI as LightningCLI
+
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
 TunerExit = _TunerExitException  # raised in a hook it ends a fit in good order
 collect_rng_states, set_rng_states = _collect_rng_states, _set_rng_states
+
+
+def __getattr__(name: str) -> Any:
+    """What takes long to import, and few need."""
+    if name in ("LightningArgumentParser", "LightningCLI"):
+        from lightning.pytorch import cli
+
+        return getattr(cli, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def not_compiled(hook: Hook) -> Hook:

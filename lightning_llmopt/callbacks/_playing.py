@@ -357,8 +357,8 @@ def multiplier_at(curve: Curve, step: int) -> float:
     return multiplier
 
 
-def check_curve(schedule: Any) -> None:
-    """Refuse what is no function of an update number, by calling it with 0.
+def check_curve(schedule: Any) -> Schedule | Callable[[int], float]:
+    """What it was given, once it is known to be a function of an update number, by calling it with 0.
 
     Raises:
         ValueError: If ``schedule`` cannot be called so, or does not return a multiplier.
@@ -373,3 +373,4 @@ def check_curve(schedule: Any) -> None:
             f"number; got {schedule!r}, which fails for 0: {error}"
         ) from error
     multiplier_at(schedule, 0)
+    return schedule

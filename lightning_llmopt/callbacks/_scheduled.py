@@ -19,7 +19,8 @@ from .._lightning import (
     rank_zero_warn,
     trains_without_end,
 )
-from ..schedules import Duration, Schedule, ScheduleSpec, by_name, parse_duration, spec_from_plain
+from ..schedules import Description, Duration, Schedule, ScheduleSpec, parse_duration
+from ..schedules.reading import read_spec
 from ._batches import Count
 from ._clashes import refuse_absent, refuse_overlap, refuse_strangers
 from ._clock import RunClock
@@ -34,7 +35,7 @@ from ._shards import has_engine, update_is_due
 from ._targets import Target
 from ._updates import AppliedUpdates
 
-Wanted = ScheduleSpec | Schedule | Callable[[int], float] | str | dict[str, Any]
+Wanted = Description | Schedule | Callable[[int], float] | str | dict[str, Any]
 
 
 class Scheduled(Callback):
@@ -72,12 +73,10 @@ class Scheduled(Callback):
         target: Target,
         on_change: str,
     ) -> None:
-        if isinstance(schedule, str):
-            schedule = by_name(schedule)
-        elif isinstance(schedule, dict):
-            schedule = spec_from_plain(schedule)
+        if isinstance(schedule, str | dict):
+            schedule = read_spec("schedule", schedule)
         if not isinstance(schedule, ScheduleSpec):
-            check_curve(schedule)
+            schedule = check_curve(schedule)
         check_choice(on_change)
         for name, function in (("tokens", tokens), ("samples", samples)):
             if function is not None and not callable(function):

@@ -6,7 +6,7 @@ from typing import Any
 from typing_extensions import override
 
 from .._lightning import LightningModule, MisconfigurationException, Trainer, rank_zero_warn
-from ..schedules import Schedule, ScheduleSpec
+from ..schedules import Description, Schedule
 from ._batches import Count
 from ._during import check_value
 from ._entries import Entry
@@ -52,7 +52,7 @@ class HyperparameterSchedule(Scheduled):
     def __init__(
         self,
         entry: str,
-        schedule: ScheduleSpec | Schedule | str | dict[str, Any] | Callable[[int], float],
+        schedule: Description | Schedule | str | dict[str, Any] | Callable[[int], float],
         *,
         between: Sequence[float] | None = None,
         total: int | float | str | None = None,

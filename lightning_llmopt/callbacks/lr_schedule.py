@@ -14,7 +14,7 @@ from .._lightning import (
     rank_zero_info,
     rank_zero_warn,
 )
-from ..schedules import Anneal, Schedule, ScheduleSpec
+from ..schedules import Anneal, Description, Schedule, ScheduleSpec
 from ..schedules.arguments import Length
 from ._bar import hide, show
 from ._batches import Count
@@ -117,7 +117,7 @@ class LRSchedule(Scheduled):
 
     def __init__(
         self,
-        schedule: ScheduleSpec | Schedule | str | dict[str, Any] | Callable[[int], float],
+        schedule: Description | Schedule | str | dict[str, Any] | Callable[[int], float],
         *,
         total: int | float | str | None = None,
         tokens: Count | None = None,

@@ -27,6 +27,7 @@ from .plain import to_plain as to_plain
 from .registry import RECIPES as RECIPES
 from .registry import by_name as by_name
 from .shapes import SHAPES as SHAPES
+from .spec import Description as Description
 from .spec import PhaseSpec as PhaseSpec
 from .spec import ScheduleSpec as ScheduleSpec
 from .trunks import half_life as half_life

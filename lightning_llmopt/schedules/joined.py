@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from .arguments import Length, between_ends, point, rising, share_of
 from .durations import parse_duration
+from .reading import Written, read_spec
 from .registry import recipe
 from .spec import CyclesSpec, PhaseSpec, ScheduleSpec, SequenceSpec
 
@@ -102,7 +103,7 @@ def multi_step(
 @recipe
 def sequence(
     *,
-    parts: Sequence[tuple[ScheduleSpec, Length | None]],
+    parts: Sequence[tuple[Written, Length | None]],
     warmup: Length = 0,
     warmup_shape: str = "linear",
     warmup_start: float = 0.0,
@@ -110,7 +111,8 @@ def sequence(
     """Whole schedules one after the other, each in a run of its own length.
 
     Args:
-        parts: Pairs of a recipe and its length; at most one length is ``None`` and takes what is left over.
+        parts: Pairs of a recipe (or its name, or its dict) and its length; at most one length is ``None`` and takes
+            what is left over.
         warmup: Length of a rise before them.
         warmup_shape: Curve of the rise, a key of ``SHAPES``.
         warmup_start: Multiplier where the rise begins [1].
@@ -130,10 +132,8 @@ def sequence(
             f"parts must be pairs of a recipe and its length, at most one of them None, got {reprlib.repr(parts)}."
         )
     read = []
-    for spec, length in parts:
-        if not isinstance(spec, ScheduleSpec):
-            raise ValueError(f"parts must hold recipes such as wsd(...), got {spec!r}.")
-        read.append((spec, None if length is None else parse_duration("parts", length)))
+    for written, length in parts:
+        read.append((read_spec("parts", written), None if length is None else parse_duration("parts", length)))
     rise = rising(warmup, warmup_shape, warmup_start)
     if rise.duration is not None and rise.duration.amount:
         read.insert(0, (ScheduleSpec("warmup", (replace(rise, duration=None),)), rise.duration))

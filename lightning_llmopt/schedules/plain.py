@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from .phases import Phase, Schedule
+from .reading import read_spec
 from .registry import RECIPES, by_name
 from .spec import ScheduleSpec
 
@@ -90,10 +91,9 @@ def spec_from_plain(plain: dict[str, Any]) -> ScheduleSpec:
         >>> spec_from_plain({"recipe": "wsd", "warmup": "2%"})
         wsd(warmup='2%')
     """
-    if not isinstance(plain, dict) or "recipe" not in plain or not all(isinstance(key, str) for key in plain):
+    if not isinstance(plain, dict):
         raise ValueError(f"plain must be a dict with a recipe and its settings, got {reprlib.repr(plain)}.")
-    settings = {key: _recipes_in(value) for key, value in plain.items() if key != "recipe"}
-    return by_name(plain["recipe"], **settings)
+    return read_spec("plain", plain)
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -113,10 +113,3 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(name, entry) for entry in value]
     raise ValueError(f"{name} must be made of strings, numbers, lists and dicts, got {reprlib.repr(value)}.")
-
-
-def _recipes_in(value: Any) -> Any:
-    """``value`` with the recipes that it holds."""
-    if isinstance(value, dict) and "recipe" in value:
-        return spec_from_plain(value)
-    return [_recipes_in(entry) for entry in value] if isinstance(value, list) else value

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ParamSpec
 
+from .nearest import did_you_mean
 from .spec import ScheduleSpec
 
 Settings = ParamSpec("Settings")
@@ -43,11 +44,12 @@ def by_name(name: str, **settings: Any) -> ScheduleSpec:
         True
     """
     if not isinstance(name, str) or name not in RECIPES:
-        raise ValueError(f"schedule must be one of {sorted(RECIPES)}, got {reprlib.repr(name)}.")
+        meant = did_you_mean(name, RECIPES)
+        raise ValueError(f"schedule must be one of {sorted(RECIPES)}, got {reprlib.repr(name)}.{meant}")
     known = _parameters(RECIPES[name])
     for setting in settings:
         if setting not in known:
-            raise ValueError(f"{name} takes {sorted(known)}, got {setting!r}.")
+            raise ValueError(f"{name} takes {sorted(known)}, got {setting!r}.{did_you_mean(setting, known)}")
     missing = [setting for setting, rule in known.items() if rule.default is rule.empty and setting not in settings]
     if missing:
         raise ValueError(f"{name} needs {missing}, got {sorted(settings)}.")

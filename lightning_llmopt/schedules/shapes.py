@@ -16,6 +16,8 @@ import reprlib
 from collections.abc import Callable
 from functools import lru_cache
 
+from .nearest import did_you_mean
+
 SHAPES: dict[str, Callable[..., float]] = {}
 
 
@@ -197,7 +199,8 @@ def _parse(name: str, shape: str) -> tuple[Callable[..., float], tuple[float, ..
     match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", shape)
     function = SHAPES.get(match[1]) if match else None
     if match is None or function is None:
-        raise ValueError(f"{name} must be one of {sorted(SHAPES)}, got {reprlib.repr(shape)}.")
+        meant = did_you_mean(shape.split("(")[0].strip(), SHAPES)
+        raise ValueError(f"{name} must be one of {sorted(SHAPES)}, got {reprlib.repr(shape)}.{meant}")
     try:
         settings = tuple(float(part) for part in (match[2] or "").split(",") if part.strip())
         inspect.signature(function).bind(0.0, 0.0, 0, 1, *settings)

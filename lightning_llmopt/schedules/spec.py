@@ -90,8 +90,16 @@ class PowerLawSpec(PhaseSpec):
         return Phase(self.name, steps, before, end, f"power_law({knee}, {self.exponent!r})")
 
 
+class Description:
+    """A schedule that still waits for the length of the run: what every recipe returns.
+
+    It has no fields, so that whoever reads YAML by type hints does not take a dict of settings for those of a
+    ``ScheduleSpec``, which nobody writes by hand.
+    """
+
+
 @dataclass(frozen=True, repr=False)
-class ScheduleSpec:
+class ScheduleSpec(Description):
     """A schedule described by its phases, no numbers yet. The recipes (``wsd``, ``cosine``, ...) return these.
 
     Args:

@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 from .._lightning import StrategyRegistry
+from ..schedules.nearest import did_you_mean
 from .ddp import DDP
 from .fsdp import FSDP1
 from .fsdp2 import FSDP2
@@ -91,9 +92,11 @@ def preset(
         'FSDP2'
     """
     if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"preset must be one of {list(PRESETS)}, got {name!r}.")
+        raise ValueError(f"preset must be one of {list(PRESETS)}, got {name!r}.{did_you_mean(name, PRESETS)}")
     if precision is not None and (not isinstance(precision, str) or precision not in PRECISIONS):
-        raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}.")
+        raise ValueError(
+            f"precision must be one of {list(PRECISIONS)}, got {precision!r}.{did_you_mean(precision, PRECISIONS)}"
+        )
     _refuse_unknown_options(name, options)
     if name in PRECISIONS:
         return _one_device(name, precision, checkpointing)
@@ -149,4 +152,4 @@ def _refuse_unknown_options(name: str, options: dict[str, Any]) -> None:
     for option in options:
         if option not in known:
             rule = f"takes {known}" if known else "takes no options"
-            raise ValueError(f"preset {name!r} {rule}, got {option!r}.")
+            raise ValueError(f"preset {name!r} {rule}, got {option!r}.{did_you_mean(option, known)}")

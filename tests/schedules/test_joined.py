@@ -60,7 +60,8 @@ def test_a_sequence_plays_each_part_in_its_own_run():
         (5, "parts must be pairs"),
         (["a"], "parts must be pairs"),
         ([(linear(), None), (constant(), None)], "at most one of them None"),
-        ([("linear", 4)], "parts must hold recipes such as"),
+        ([(5, 4)], "parts must be a recipe, its name or a dict with both, got 5"),
+        ([("linaer", 4)], "got 'linaer'. Did you mean 'linear'"),
         ([(linear(), -4)], "parts must be >= 0, got -4"),
     ],
 )

@@ -127,7 +127,7 @@ def test_what_is_no_schedule_is_refused(phases, message):
     [
         ("wsd", "plain must be a dict with a recipe and its settings, got 'wsd'"),
         ({"warmup": 3}, "plain must be a dict with a recipe and its settings, got {'warmup': 3}"),
-        ({"recipe": "wsd", 3: 4}, "plain must be a dict with a recipe and its settings"),
+        ({"recipe": "wsd", 3: 4}, "plain must be a recipe, its name or a dict with both"),
         ({"recipe": "wsdd"}, "schedule must be one of .*, got 'wsdd'"),
         ({"recipe": "wsd", "warm_up": 3}, "wsd takes .*, got 'warm_up'"),
         ({"recipe": "sequence", "parts": [[{"recipe": "x"}, None]]}, "schedule must be one of .*, got 'x'"),

@@ -1,0 +1,165 @@
+"""What jsonargparse says about a configuration, in the words that matter.
+
+It tries every type of a union and reports all failures, most of them about types that nobody meant. Here its report is
+read as the indented tree that it is; of its leaves those are kept that speak of what was written.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ..schedules.nearest import did_you_mean
+
+_FRAME = re.compile(r"(Subtypes|Errors|Given value type|Subclass types expect one of):|Does not validate")
+_GIVEN = re.compile(r"Given value: (.*)")
+_PLACE = re.compile(r"""(?:Parser key "(?P<key>.+)"|Problem with given class_path '(?P<path>.+)'):$""")
+_TYPE = re.compile(r"Expected an? <class '(?:\w+\.)*(\w+)'>$")
+_FURTHER = re.compile(
+    r"Expected an? (<class '[\w.]+'>|[\w.]+ type)$|Given value: |Not a valid subclass of|a class path \(str\)|"
+    r"a dict with|a dict without|"
+    r"Import path \S+ does not correspond|Subclasses are disabled|Type \S+ expects|Expected .* to be a class that"
+)
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """One leaf of the report.
+
+    Args:
+        place: Keys and import paths of classes that lead to it.
+        text: What jsonargparse says there.
+    """
+
+    place: tuple[str, ...]
+    text: str
+
+    def __str__(self) -> str:
+        key, *inner = self.place or ("",)
+        names = " > ".join([key, *(part.rpartition(".")[2] for part in inner)])
+        text = in_words(self.place, self.text)
+        return f"{names}: {text}" if names else text
+
+
+def explain(report: str) -> str:
+    """The report without what nobody meant; one line a complaint.
+
+    Args:
+        report: Text of an exception of jsonargparse.
+
+    Returns:
+        Lines such as ``trainer.callbacks > ZClip: there is no field 'z_mox'. ... Did you mean 'z_max'?``; the report
+        itself if nothing in it is understood.
+
+    Example:
+        >>> print(explain('''Parser key "clip":
+        ...   Does not validate against any of the Union subtypes
+        ...   Errors:
+        ...     - Expected a <class 'float'>. Got value: abc
+        ...     - Expected a <class 'NoneType'>
+        ...   Given value: abc'''))
+        clip: must be a float, got 'abc'.
+    """
+    found = list(complaints(report))
+    meant = [one for one in found if not _FURTHER.match(one.text)] or _none_of_the_types(found)
+    return "\n".join(dict.fromkeys(map(_with_question, map(str, meant)))) or report
+
+
+def complaints(report: str) -> Iterator[Complaint]:
+    """Every leaf of the report, in its order."""
+    places: list[tuple[int, str]] = []
+    for line in report.splitlines():
+        text = line.lstrip(" -")
+        indent = len(line) - len(text)
+        while places and places[-1][0] >= indent:
+            places.pop()
+        if match := _PLACE.match(text):
+            places.append((indent, match["key"] or match["path"]))
+        elif text and not _FRAME.match(text):
+            yield Complaint(tuple(name for _, name in places), text)
+
+
+def _none_of_the_types(found: list[Complaint]) -> list[Complaint]:
+    """One complaint in place of one for each type of the innermost union."""
+    kinds = [one for one in found if _TYPE.match(one.text)]
+    place = max((one.place for one in kinds), key=len, default=())
+    names = [_TYPE.sub(r"\1", one.text).replace("NoneType", "null") for one in kinds if one.place == place]
+    given = [match[1] for one in found if one.place == place and (match := _GIVEN.match(one.text))]
+    return [Complaint(place, f"must be one of the types {', '.join(names)}, got {given[0]!r}.")] if given else found
+
+
+def _with_question(line: str) -> str:
+    """A line of ours about one of several names asks for the nearest, unless it does so already."""
+    match = re.search(r"must be one of \[(.*)\].*, got '([^']*)'\.$", line)
+    return line + did_you_mean(match[2], re.findall(r"'([^']*)'", match[1])) if match else line
+
+
+def in_words(place: tuple[str, ...], text: str) -> str:
+    """One complaint as field, rule, value got, and what may have been meant; as it is if it has no such form."""
+    for pattern, say in _WORDS:
+        if match := pattern.match(text):
+            return say(place, *match.groups())
+    return text
+
+
+def _no_field(place: tuple[str, ...], field: str) -> str:
+    name = field.rpartition(".")[2]
+    if name == "class_path":
+        return "what a class takes belongs under init_args, and nothing else stands beside class_path."
+    known = _fields(place[-1]) if place else []
+    takes = f" There are {known}." if known else ""
+    return f"there is no field {name!r}.{takes}{did_you_mean(name, known)}"
+
+
+def _no_option(place: tuple[str, ...], group: str, option: str) -> str:
+    known = _fields("lightning.pytorch.Trainer") if group == "trainer" else []
+    return f"{group}: there is no field {option!r}.{did_you_mean(option, known)}"
+
+
+def _no_name(place: tuple[str, ...], room: str, name: str) -> str:
+    known = _names_in(room)
+    return f"there is no {name!r} in {room}, which has {known}.{did_you_mean(name, known)}"
+
+
+def _no_class(place: tuple[str, ...], name: str) -> str:
+    meant = did_you_mean(name, _names_in("lightning_llmopt.callbacks"))
+    return f"class_path must be an import path or the name of an imported class, got {name!r}.{meant}"
+
+
+def _wrong_type(place: tuple[str, ...], kind: str, value: str) -> str:
+    kind = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind)
+    choices = re.match(r"typing\.Literal\[(.*)\]$", kind)
+    if choices:
+        known = [choice.strip("'") for choice in choices[1].split(", ")]
+        return f"must be one of [{choices[1]}], got {value!r}.{did_you_mean(value, known)}"
+    return f"must be {'an' if kind[0] in 'aeiou' else 'a'} {kind}, got {value!r}."
+
+
+def _fields(path: str) -> list[str]:
+    """What the class or function at an import path takes, if it is imported already."""
+    room, _, name = path.rpartition(".")
+    made = getattr(sys.modules.get(room), name, None)
+    try:
+        return [each for each in inspect.signature(made).parameters if each != "self"] if callable(made) else []
+    except (TypeError, ValueError):
+        return []
+
+
+def _names_in(room: str) -> list[str]:
+    """Classes of a module, or the modules of a package without any."""
+    names = vars(sys.modules[room]).items() if room in sys.modules else ()
+    classes = sorted(name for name, value in names if inspect.isclass(value) and not name.startswith("_"))
+    depth = room.count(".") + 1
+    below = {path.split(".")[depth] for path in sys.modules if path.startswith(f"{room}.")}
+    return classes or sorted(name for name in below if not name.startswith("_"))
+
+
+_WORDS: list[tuple[re.Pattern[str], Callable[..., str]]] = [
+    (re.compile(r"Group '(.+)' does not accept option '(.+)'"), _no_option),
+    (re.compile(r"Option '(.+)' is not accepted"), _no_field),
+    (re.compile(r"module '(.+)' has no attribute '(.+)'"), _no_name),
+    (re.compile(r"Expected a dot import path string: (.+)"), _no_class),
+    (re.compile(r"Expected an? (.+?)\. Got value: (.*)"), _wrong_type),
+    (re.compile(r"the following arguments are required: (.+)"), lambda _, names: f"must have {names}."),
+]
