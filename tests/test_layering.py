@@ -17,6 +17,7 @@ MAY_IMPORT = {  # beside the standard library and themselves
     "gradients": {"torch"},
     "optim": {"torch", "structure", "matplotlib"},
     "recipes": {"schedules"},
+    "checkpoints": {"schedules"},
     "preview": {"schedules", "planning", "matplotlib"},
     "callbacks": {
         "torch", "typing_extensions", "tensorboard", "rich", "_lightning",
@@ -26,6 +27,7 @@ MAY_IMPORT = {  # beside the standard library and themselves
         "torch", "typing_extensions", "_lightning",
         "schedules", "structure", "gradients", "optim", "planning", "recipes",
     },
+    "configs": {"typing_extensions", "_lightning", "schedules", "callbacks", "strategies"},
     "selftest": {"torch", "typing_extensions", "_lightning", "deepspeed", "gradients", "callbacks", "strategies"},
 }  # fmt: skip
 THIRD_PARTY = {
