@@ -16,6 +16,7 @@ MAY_IMPORT = {  # beside the standard library and themselves
     "structure": {"torch"},
     "gradients": {"torch"},
     "optim": {"torch", "structure", "matplotlib"},
+    "checkpoints": {"schedules"},
     "preview": {"schedules", "planning", "matplotlib"},
     "callbacks": {
         "torch", "typing_extensions", "tensorboard", "rich", "_lightning",
