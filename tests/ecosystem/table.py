@@ -16,11 +16,11 @@ facts: dict[str, dict[str, str]] = {}
 
 def note(case, plain, look, lowest):
     """Keep what was seen of a case that trained."""
-    first = [look.of(index)[0] for index in range(len(look.optimizers))]
+    last = [look.of(index)[-1] for index in range(len(look.optimizers))]
     facts[str(case)] = {
         "optimizers": " + ".join(plain.optimizers),
-        "tensors": str(sum(len(update.rates) for update in first)),
-        "groups": str(sum(update.groups for update in first)),
+        "tensors": str(sum(len(update.rates) for update in last)),
+        "groups": str(sum(update.groups for update in last)),
         "lowest rate": f"{lowest:.4f}",
     }
 
@@ -34,7 +34,7 @@ def row(case, failures):
         "scheduler of its own": f"{case.scheduler}: `replace_schedulers=True`" if case.scheduler else "",
         "blocks": str(case.blocks or ""),
         **facts.get(str(case), {}),
-        "result": "; ".join(failures) or "trains",
+        "result": "; ".join(failures) or ("trains" if str(case) in facts else "was not run"),
     }
 
 

@@ -9,14 +9,26 @@ import pytest
 import yaml
 
 import lightning_llmopt
-from archives import LITTER, RECIPE, ROOT, build_offline, copy_of_the_repository, entry_points, metadata
-from archives import sdist_names, wheel_names
+
+from archives import (
+    LITTER,
+    RECIPE,
+    ROOT,
+    build_offline,
+    copy_of_the_repository,
+    entry_points,
+    metadata,
+    sdist_names,
+    wheel_names,
+)
 
 VERSION = lightning_llmopt.__version__
 CORE = {"lightning", "torch", "torchmetrics", "tensorboard", "typing-extensions"}
 EXTRAS = {"cli", "deepspeed", "dev", "docs", "examples", "plot"}
 
-needs_backend = pytest.mark.skipif(find_spec("hatchling") is None, reason="hatchling, the build backend, is not installed")
+needs_backend = pytest.mark.skipif(
+    find_spec("hatchling") is None, reason="hatchling, the build backend, is not installed"
+)
 needs_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout: what is tracked is not known")
 
 

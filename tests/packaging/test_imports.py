@@ -11,7 +11,7 @@ REST = [room for room in ROOMS if room not in LIGHT]
 
 @pytest.fixture(scope="module")
 def after():
-    """What is there after each room, and after Lightning alone, which imports matplotlib where torchmetrics finds it."""
+    """What is there after each room, and after Lightning alone: torchmetrics imports matplotlib where it finds it."""
     return {**imported(*LIGHT, *REST)[2], **imported("lightning")[2]}
 
 

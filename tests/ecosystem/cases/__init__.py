@@ -1,13 +1,15 @@
-"""Models by environment; ``make test-ecosystem`` names the one that it is in."""
+"""Models by environment; ``make test-ecosystem`` says which one it is in."""
 
-import os
 from importlib import import_module
 
 GROUPS = {
-    "networks": ("demos", "networks", "lightly_cases"),
+    "networks": ("demos", "networks", "lightly_cases", "finetuning"),
     "forecasting": ("forecasting",),
     "science": ("science",),
     "anomaly": ("anomaly",),
 }
 
-CASES = [case for file in GROUPS[os.environ["ECOSYSTEM"]] for case in import_module(f"cases.{file}").CASES]
+
+def of_group(group):
+    """All cases of an environment, in the order of the table."""
+    return [case for file in GROUPS[group] for case in import_module(f"cases.{file}").CASES]

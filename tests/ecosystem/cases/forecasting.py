@@ -1,4 +1,4 @@
-"""Time series: pytorch-forecasting, and neuralforecast, which makes the Trainer of another distribution and copies callbacks."""
+"""Time series: pytorch-forecasting; neuralforecast, which trains by ``pytorch_lightning`` and copies callbacks."""
 
 import warnings
 
@@ -81,6 +81,9 @@ CASES = [
     Case("TiDE", "pytorch-forecasting", of_pytorch_forecasting(pf.TiDEModel, known=["time"], hidden_size=8), **PLATEAU),
     Case("NHITS", "neuralforecast", of_neuralforecast(nf.NHITS, mlp_units=[[16, 16]] * 3), **STEP),
     Case("NBEATS", "neuralforecast", of_neuralforecast(nf.NBEATS, mlp_units=[[16, 16]] * 3), **STEP),
-    Case("PatchTST", "neuralforecast", of_neuralforecast(nf.PatchTST, hidden_size=8, n_heads=2, linear_hidden_size=8, patch_len=4, stride=2), **STEP),
+    Case(
+        "PatchTST", "neuralforecast",
+        of_neuralforecast(nf.PatchTST, hidden_size=8, n_heads=2, linear_hidden_size=8, patch_len=4, stride=2), **STEP,
+    ),
     Case("LSTM", "neuralforecast", of_neuralforecast(nf.LSTM, encoder_hidden_size=8, decoder_hidden_size=8), **STEP),
 ]  # fmt: skip

@@ -1,32 +1,6 @@
-"""The networks of the zoo, each in the plainest of modules."""
+"""The networks of the zoo."""
 
-import lightning as L
-import torch
-from torch.utils.data import DataLoader
-
-from given import Made, given
-from shipped import Case
+from .plain import plain
 from zoo import ZOO
 
-
-class Plain(L.LightningModule):
-    """A network and its loss, and a bare optimizer: nothing of ours."""
-
-    def __init__(self, entry):
-        super().__init__()
-        self.model, self.loss = entry.build(), entry.loss
-
-    def training_step(self, batch, batch_idx):
-        torch.manual_seed(batch_idx)
-        return self.loss(self.model)
-
-    def configure_optimizers(self):
-        return torch.optim.AdamW(self.parameters(), lr=1e-3, weight_decay=0.1)
-
-
-def case(entry):
-    fit = given(lambda: (Plain(entry), DataLoader(Made(float))))
-    return Case(entry.name, entry.package, fit, own=False, blocks=entry.blocks)
-
-
-CASES = [case(entry) for entry in ZOO]
+CASES = [plain(entry) for entry in ZOO]

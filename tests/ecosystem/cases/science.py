@@ -20,13 +20,17 @@ HIDDEN = 16
 
 def molecules(targets):
     """Batches of graphs, read from their formulas."""
-    points = [data.MoleculeDatapoint.from_smi(smiles, [float(t)]) for smiles, t in zip(MOLECULES * 4, targets, strict=True)]
+    points = [
+        data.MoleculeDatapoint.from_smi(smiles, [float(t)]) for smiles, t in zip(MOLECULES * 4, targets, strict=True)
+    ]
     return data.build_dataloader(data.MoleculeDataset(points), batch_size=4, num_workers=0, shuffle=False)
 
 
 def mpnn(passing, predictor, targets, **settings):
     def build():
-        network = models.MPNN(passing(d_h=HIDDEN), nn.MeanAggregation(), predictor(input_dim=HIDDEN, hidden_dim=HIDDEN), **settings)
+        network = models.MPNN(
+            passing(d_h=HIDDEN), nn.MeanAggregation(), predictor(input_dim=HIDDEN, hidden_dim=HIDDEN), **settings
+        )
         return network, molecules(targets)
 
     return build
@@ -88,5 +92,8 @@ CASES = [
     Case("SCVI", "scvi-tools", scvi_model(plain_scvi(scvi.model.SCVI, n_hidden=HIDDEN))),
     Case("LinearSCVI", "scvi-tools", scvi_model(plain_scvi(scvi.model.LinearSCVI, n_hidden=HIDDEN))),
     Case("SCANVI", "scvi-tools", scvi_model(scanvi)),
-    Case("TOTALVI", "scvi-tools", scvi_model(totalvi, early_stopping=False), manual=True, scheduler="ReduceLROnPlateau"),
+    Case(
+        "TOTALVI", "scvi-tools", scvi_model(totalvi, early_stopping=False), manual=True,
+        scheduler="ReduceLROnPlateau",
+    ),
 ]  # fmt: skip
