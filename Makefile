@@ -10,7 +10,7 @@ TESTS ?=
 CASES ?= 100000
 ECOSYSTEM ?= .venv-ecosystem
 
-.PHONY: demo test test-ecosystem test-distributed lint types unit laws injections bench docs clean check-python
+.PHONY: demo test test-ecosystem test-distributed lint types unit laws injections bench docs links clean check-python
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make injections  10,000 NaN and Inf in gradients and losses against the runs without them (about 8 minutes)"
 	@echo "make bench  ratios against peers, one table"
 	@echo "make docs   build the documentation, warnings are errors"
+	@echo "make links  open every address that the docs link to"
 	@echo "make clean  remove the environment and the runs"
 
 # Threads that wait in a loop for a core that somebody else has make training ten times slower on a busy machine.
@@ -59,6 +60,9 @@ bench: $(VENV)/.dev
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W -b html docs docs/_build/html
+
+links: $(VENV)/.dev
+	$(BIN)/python tests/links.py
 
 clean:
 	rm -rf $(VENV) $(ECOSYSTEM) runs docs/_build
