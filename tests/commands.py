@@ -19,8 +19,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import tomllib
-
 from lightning_llmopt.cli import main
 
 from pages import ROOT, Block, agrees, blocks_of, heard, prose_of
@@ -50,6 +48,14 @@ def _lines(block: Block) -> Iterator[str]:
             yield line.strip()
 
 
+def printed_by(block: Block) -> str:
+    """What the one ``llmopt`` command of a block prints."""
+    (command,) = _lines(block)
+    with heard() as said:
+        main(shlex.split(command)[1:])
+    return said.getvalue()
+
+
 def check(command: str, *, page: Path, expected: str | None = None) -> str | None:
     """What is wrong with a command, None if nothing is."""
     words = shlex.split(command, comments=True)
@@ -72,12 +78,13 @@ def _make(words: list[str], page: Path) -> str | None:
 
 def _pip(words: list[str], page: Path) -> str | None:
     """Nothing is installed: files and extras that are named have to be there."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    section = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1].split("\n[")[0]
+    extras = set(re.findall(r"^([\w-]+) = ", section, flags=re.MULTILINE))
     for before, word in itertools.pairwise(words):
         if before in ("-c", "-r") and not (ROOT / word).exists():
             return f"no such file: {word}"
         asked = re.fullmatch(r"(?:lightning-llmopt|\.)\[([\w,-]+)\]", word)
-        if unknown := set(asked[1].split(",")) - extras.keys() if asked else set():
+        if unknown := set(asked[1].split(",")) - extras if asked else set():
             return f"no such extra: {sorted(unknown)}, there are {sorted(extras)}."
     return None
 

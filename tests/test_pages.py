@@ -22,6 +22,7 @@ every_page = pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.
 
 @every_page
 @pytest.mark.filterwarnings("ignore:Precision bf16-mixed is not supported by the model summary")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # pages resume
 def test_python_blocks_run_and_print_what_the_page_shows(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [page.name])
@@ -114,6 +115,9 @@ class QuietHandler(SimpleHTTPRequestHandler):
 def test_output_of_a_page_is_compared_with_what_was_printed():
     assert agrees("loss 0.25 at update 3\n", "loss ... at update 3\n")
     assert not agrees("loss 0.25 at update 4\n", "loss ... at update 3\n")
+    assert agrees("loss   0.251\n", "loss 0.25\n")
+    assert not agrees("loss 0.28\n", "loss 0.25\n")
+    assert not agrees("loss 0.25\nand more\n", "loss 0.25\n")
 
 
 @pytest.mark.parametrize(

@@ -13,5 +13,6 @@ class AnyLightningModule(BoringModel):
 
 
 def toys() -> dict[str, object]:
+    torch.manual_seed(0)  # pages show numbers
     loader = DataLoader(torch.randn(512, 32), batch_size=4)
     return {"any_lightning_module": AnyLightningModule(), "any_loader": loader, "__name__": "page"}
