@@ -11,7 +11,7 @@ CASES ?= 100000
 ECOSYSTEM ?= .venv-ecosystem
 GROUPS := networks forecasting science anomaly
 
-.PHONY: demo test test-ecosystem package test-distributed lint types unit laws injections bench docs clean check-python
+.PHONY: demo test test-ecosystem package test-distributed lint types unit laws injections bench docs links clean check-python
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make injections  10,000 NaN and Inf in gradients and losses against the runs without them (about 8 minutes)"
 	@echo "make bench  ratios against peers, one table"
 	@echo "make docs   build the documentation, warnings are errors"
+	@echo "make links  open every address that the docs link to"
 	@echo "make clean  remove the environment and the runs"
 
 # Threads that wait in a loop for a core that somebody else has make training ten times slower on a busy machine.
@@ -72,6 +73,9 @@ bench: $(VENV)/.dev
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W -b html docs docs/_build/html
+
+links: $(VENV)/.dev
+	$(BIN)/python tests/links.py
 
 clean:
 	rm -rf $(VENV) $(ECOSYSTEM) runs docs/_build
