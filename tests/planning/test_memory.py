@@ -213,6 +213,22 @@ def test_tensor_parallel_ranks_have_a_part_of_each_matrix_of_a_block_and_the_res
     assert parts == rest + (memory(job, Layout("single")).parameters - rest) // 2
 
 
+def test_the_last_stage_of_a_pipeline_keeps_one_micro_batch():
+    network = Transformer(layers=6, width=64, heads=4, vocabulary=20_000, tied=False).network()
+    job = Job(network, sequence=64, accumulate=8, precision="fp32")
+    whole, last = memory(job, Layout("single")).activations, memory(job, Layout("ddp", pipeline=3))
+    assert last.logits  # it is the last that needs most
+    last_norm = 64 * (2 * 4 * 64 + 8)
+    assert last.activations == (whole - last_norm) // 3 + last_norm
+
+
+def test_tensor_parallelism_that_splits_no_head_evenly_is_refused():
+    with pytest.raises(
+        ValueError, match=r"tensor must divide the attention heads \(4\), got 3: use one of 1, 2, 4, or"
+    ):
+        memory(Job(described("GPT-2")), Layout("ddp", tensor=3))
+
+
 def test_more_stages_than_blocks_are_refused():
     with pytest.raises(
         ValueError, match=r"pipeline must be 1 to the number of blocks \(6\), got 9: use 6 stages or fewer, or"
