@@ -7,6 +7,7 @@ Rooms, each imported by name:
 - ``lightning_llmopt.planning``: does it fit (arithmetic before the run), also as ``llmopt plan``.
 - ``lightning_llmopt.gradients``: how big the gradients are (tensors in, tensors out).
 - ``lightning_llmopt.callbacks``: when to act and where to log (the Lightning glue).
+- ``lightning_llmopt.reporting``: the curves of a run on one page (from its log).
 - ``lightning_llmopt.strategies``: on what to run (presets of Trainer arguments).
 """
 

@@ -14,7 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 14, 26, 34
 _MOST_POINTS = 1_000
 _SMOOTH_FROM, _SMOOTH_PART = 100, 0.03  # points of a line, and the part of them that a mean is over
 _DOTS_UP_TO = 30
-_LETTER = 8.0  # width of a character of a phase's name where it is largest, on narrow screens
+_LETTER = 7.0  # width of a character of the names of phases
 _MARGIN = 0.05  # of the y axis, above and below
 
 
