@@ -8,6 +8,7 @@ Rooms, each imported by name:
 - ``lightning_llmopt.gradients``: how big the gradients are (tensors in, tensors out).
 - ``lightning_llmopt.callbacks``: when to act and where to log (the Lightning glue).
 - ``lightning_llmopt.recipes``: what others used, with sources (published runs by name).
+- ``lightning_llmopt.reporting``: the curves of a run on one page (from its log).
 - ``lightning_llmopt.strategies``: on what to run (presets of Trainer arguments).
 - ``lightning_llmopt.commands``: the same from a terminal, as ``llmopt`` (``llmopt --help``).
 """
