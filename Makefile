@@ -102,6 +102,7 @@ $(VENV)/.docs: $(VENV)/.dev
 	$(PIP) install -q -c constraints.txt -e ".[docs]"
 	@touch $@
 
+.PRECIOUS: $(ECOSYSTEM)/%/.ready
 $(ECOSYSTEM)/%/.ready: tests/ecosystem/requirements/%.txt constraints.txt pyproject.toml | check-python
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check install -q $(TORCH)
