@@ -44,8 +44,9 @@ def run(words: Sequence[str]) -> int:
     found = recipe(options.name)
     if changes:
         found = found.rescaled(**changes, rule=options.rule)
-    for line in str(found).splitlines():
-        print(_wrapped(line))
+    title, *lines = str(found).replace("verified", "checked", 1).splitlines()  # one letter less, for 80 columns
+    end = next(at for at, line in enumerate(lines) if line.startswith("[1] "))
+    print("\n".join([title, *_narrowed(lines[:end]), *map(_wrapped, lines[end:])]))
     return YES
 
 
@@ -86,6 +87,23 @@ def _as_text(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def _narrowed(lines: Sequence[str], width: int = 80) -> list[str]:
+    """The rows of a table with gaps of one space instead of two, from the left, until they are narrow enough.
+
+    Example:
+        >>> _narrowed(["a    bb  c", "aaa  b   c"], width=9)
+        ['a   bb  c', 'aaa b   c']
+    """
+    rows = [line.ljust(max(map(len, lines))) for line in lines]
+    place = 0
+    while max(len(row.rstrip()) for row in rows) > width and place < len(rows[0]) - 1:
+        if all(row[place : place + 2] == "  " for row in rows):
+            rows = [row[:place] + row[place + 1 :] for row in rows]
+        else:
+            place += 1
+    return [row.rstrip() for row in rows]
+
+
 def _wrapped(line: str) -> str:
-    """Rows of the table are narrow enough; sources and remarks are sentences."""
-    return line if len(line) <= 80 else textwrap.fill(line, 79, subsequent_indent="    ", break_on_hyphens=False)
+    """Sources and remarks are sentences."""
+    return textwrap.fill(line, 79, subsequent_indent="    ", break_on_hyphens=False)
