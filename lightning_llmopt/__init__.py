@@ -8,6 +8,8 @@ Rooms, each imported by name:
 - ``lightning_llmopt.gradients``: how big the gradients are (tensors in, tensors out).
 - ``lightning_llmopt.callbacks``: when to act and where to log (the Lightning glue).
 - ``lightning_llmopt.strategies``: on what to run (presets of Trainer arguments).
+- ``lightning_llmopt.configs``: whole runs in YAML (LightningCLI, with refusals in a sentence).
+- ``lightning_llmopt.checkpoints``: what a checkpoint holds and whether it is whole, without unpickling.
 """
 
 __version__ = "0.1.0"
