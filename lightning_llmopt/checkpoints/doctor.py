@@ -67,9 +67,8 @@ def _diagnose_file(file: Path) -> Diagnosis:
         findings += judge_instantiator(value.get("hyper_parameters") if isinstance(value, dict) else None)
         contents, kind = contents_of(value), "checkpoint" if is_lightnings(value) else "file of torch.save"
         if not any(finding.level == "error" for finding in archive.findings):
-            findings.append(
-                Finding("ok", f"{archive.records} records, {archive.size:,} bytes: all checksums are right")
-            )
+            right = ", all there" if archive.findings else ": all checksums are right"
+            findings.append(Finding("ok", f"{archive.records} records, {archive.size:,} bytes{right}"))
     return Diagnosis(str(file), kind, tuple(findings), contents)
 
 

@@ -122,10 +122,12 @@ def _check_pieces(folder: Path, pieces: list[Stored], names: dict[str, None]) ->
         if not file.is_file():
             yield Finding("error", f"shard {name} is missing, with {len(inside)} pieces of tensors")
             continue
-        faults = list(_faults(file, inside, names))
+        told = list(dict.fromkeys(_faults(file, inside, names)))
+        faults = [finding for finding in told if finding.level == "error"]
         yield from faults[:5]
         if len(faults) > 5:
             yield Finding("error", f"shard {name}: {len(faults) - 5} more faults")
+        yield from [finding for finding in told if finding.level != "error"][:1]  # the same all through a file
         whole += not faults
     yield Finding("ok" if whole == len(by_file) else "note", f"{whole} of {len(by_file)} shards are whole")
     strangers = sorted(file.name for file in folder.glob("*.distcp") if file.name not in by_file)

@@ -114,6 +114,21 @@ def test_odd_archives_are_faults(tmp_path, records, how, message):
     assert message in errors(zipped(tmp_path / "a.pt", *records, how=how))[0]
 
 
+def test_a_file_without_checksums_is_told_and_read_all_the_same(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"step": 3, "w": torch.ones(5)}, tmp_path / "a.pt")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    archive = examine(tmp_path / "a.pt")
+    assert [finding.level for finding in archive.findings] == ["warning"]
+    assert "has no checksums" in archive.findings[0].text
+    assert archive.pickled.value["step"] == 3
+    (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:-1])
+    assert errors(tmp_path / "a.pt")
+
+
 def test_other_files_are_told_apart(tmp_path):
     file = tmp_path / "a.pt"
     file.write_bytes(b"hello")
