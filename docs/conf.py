@@ -11,5 +11,4 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 suppress_warnings = [
     "myst.xref_missing",  # links to files of the repository that are no pages; tests/test_pages.py checks them
-    "toc.empty_glob",  # a pattern of the contents may match nothing
 ]
