@@ -1,13 +1,16 @@
 """What is known of a run when training begins, in words."""
 
 import inspect
+import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from .._lightning import Callback, LightningModule, Trainer, time_limit
 from ..optim.table import Row, rows
+from ..optim.traits import traits_of
 from ..schedules import Schedule, clock_ticks
 from ..structure import find_blocks
 from ._clipper import Clipper, bound_of_others
@@ -181,23 +184,24 @@ def _labelled(label: str, texts: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def _rows(trainer: Trainer, module: LightningModule, optimizer: Any) -> list[Row]:
     """Rows of one optimizer, with whole sizes where a strategy has cut parameters."""
+    model = trainer.strategy.model or module
     try:
-        structure = find_blocks(module)
+        structure = find_blocks(model)
     except ValueError:
         structure = None
-    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
-    depths = {} if structure is None else {one: structure.depth_of(name) for one, name in names.items()}
-    found = rows(optimizer, {}, depths, len(structure.blocks) if structure is not None else 0)
+    traits = traits_of(model)
+    sizes: dict[Tensor, int] = {one.parameter: math.prod(one.shape) for one in traits}
+    depths: dict[Tensor, int] = (
+        {} if structure is None else {one.parameter: structure.depth_of(one.name) for one in traits}
+    )
+    found = rows(optimizer, sizes, depths, len(structure.blocks) if structure is not None else 0)
     whole = whole_parameters(trainer, optimizer)
     if len(whole) != len(found):
         return found
     return [
-        Row(
-            row.group, sum(getattr(one, "ds_numel", one.numel()) for one in group), len(group), row.rate, row.decay,
-            row.blocks,
-        )
+        replace(row, parameters=sum(sizes.get(one, one.numel()) for one in group), tensors=len(group))
         for row, group in zip(found, whole, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _same(value: Any, default: Any) -> bool:

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from .._lightning import Callback, Checkpoint, LightningModule, Trainer, not_compiled, rank_zero_warn
+from ..structure.tree import class_of
 from ._facts import facts, groups, phases
 from ._page import page, say
 from ._quiet import is_quiet
@@ -75,11 +76,11 @@ class RunSummary(Callback):
         if not trainer.is_global_zero:
             return
         lines, tables = facts(trainer), groups(trainer, pl_module)
-        self._kept = {"start": _plain(lines), "phases": _phases(trainer), "module": type(pl_module).__name__}
+        self._kept = {"start": _plain(lines), "phases": _phases(trainer), "module": class_of(pl_module).__name__}
         self._kept["groups"] = [{"title": title, "rows": [row.cells() for row in rows]} for title, rows in tables]
         self._write(trainer)
         if not is_quiet(trainer):
-            say(trainer, page(lines, tables, title=f"Run of {type(pl_module).__name__}", shorten=True))
+            say(trainer, page(lines, tables, title=f"Run of {class_of(pl_module).__name__}", shorten=True))
 
     @override
     @not_compiled
@@ -110,8 +111,11 @@ class RunSummary(Callback):
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say how far the run came."""
-        self._sum_up(trainer, stopped_by=type(exception).__name__)
-        self._say_end(trainer)
+        try:
+            self._sum_up(trainer, stopped_by=type(exception).__name__)
+            self._say_end(trainer)
+        except RuntimeError:  # a device that is lost answers nothing; what has happened is what the user is to see
+            self._end = []
         self._detached()
 
     def _sum_up(self, trainer: Trainer, *, stopped_by: str = "") -> None:

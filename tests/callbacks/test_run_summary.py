@@ -1,6 +1,7 @@
 import json
 import logging
 import sys
+import warnings
 from contextlib import redirect_stdout
 from io import StringIO
 
@@ -25,6 +26,7 @@ from lightning_llmopt.callbacks import (
 )
 from lightning_llmopt.schedules import wsd
 
+from doubles import CPUFSDP, CPUDeepSpeed, deepspeed_is_here
 from fitting import Gan, Norms, Regression, loader, trainer
 from ranks import on_ranks
 
@@ -300,3 +302,38 @@ def test_only_rank_zero_prints(tmp_path):
     assert "DDPStrategy, 2 processes on cpu" in first
     assert "3 of 3 updates (100.0%)" in first
     assert second == ""
+
+
+def _fit_sharded(rank, tmp_path, name):
+    warnings.simplefilter("ignore")  # of deepspeed and FSDP1 about themselves, in a process of its own
+    strategy = CPUFSDP(use_orig_params=True) if name == "fsdp1" else CPUDeepSpeed(stage=3)
+    out = StringIO()
+    with redirect_stdout(out):
+        callbacks = [RunSummary(), LRSchedule("constant"), GradientNormClip(1e-3)]
+        trainer(tmp_path, *callbacks, devices=2, strategy=strategy, max_steps=3, **PAGES).fit(adamw(), loader())
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["fsdp1", "zero3"])
+def test_sharded_parameters_are_shown_whole(tmp_path, name):
+    if name == "zero3" and not deepspeed_is_here():
+        pytest.skip("needs deepspeed")
+    first, second = on_ranks(2, _fit_sharded, tmp_path, name)
+    rows = {line.split()[0]: line.split()[1:3] for line in first.splitlines() if line.startswith(("group0", "head"))}
+    assert rows == {"group0": ["40", "2"], "head": ["9", "2"]}
+    assert "3 applied, 0 skipped" in first
+    assert "3 of 3 updates (100.0%)" in first
+    assert second == ""
+
+
+def test_a_lost_device_does_not_hide_what_happened(tmp_path, monkeypatch):
+    class Fails(Regression):
+        def training_step(self, batch, batch_idx):
+            raise KeyError("what happened")
+
+    def lost(*args):
+        raise RuntimeError("device-side assert")
+
+    monkeypatch.setattr("lightning_llmopt.callbacks._run_counts.RunCounts.ended", lost)
+    with pytest.raises(KeyError, match="what happened"):
+        trainer(tmp_path, RunSummary(), **PAGES, max_steps=2).fit(Fails(), loader())
