@@ -24,6 +24,7 @@ HELD = ("torch", "lightning", "pytorch-lightning", "torchmetrics")
 EVERY = ["lightning_llmopt", *ROOMS]
 
 FIT = """
+import sys
 import lightning as L
 import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
@@ -31,20 +32,26 @@ from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LR
 from lightning_llmopt.schedules import wsd
 from lightning_llmopt.strategies import preset
 
+rates = []
+
+class Watch(L.Callback):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        rates.append(optimizer.param_groups[0]["lr"])
+
 class Model(BoringModel):
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), lr=1e-2)
 
 callbacks = [
     LRSchedule(wsd(warmup=2, decay="50%")), WeightDecaySplit(), GradientNormMonitor(), GradientNormClip(0.1),
-    SkipBadSteps(),
+    SkipBadSteps(), Watch(),
 ]
 run = L.Trainer(
     max_steps=8, limit_train_batches=8, limit_val_batches=0, log_every_n_steps=1, accelerator="cpu", devices=1,
     default_root_dir=sys.argv[1], enable_progress_bar=False, callbacks=callbacks, **preset("fp32"),
 )
 run.fit(Model())
-print("last rate", run.optimizers[0].param_groups[0]["lr"])
+print("rates", " ".join(f"{rate:.6f}" for rate in rates))
 """
 
 # What each extra is for, done; `dev` is what runs this.
@@ -145,7 +152,8 @@ def test_the_core_is_enough_to_import_every_room(empty):
 
 
 def test_the_core_is_enough_to_train(empty, tmp_path):
-    assert "last rate 0.00133974" in empty.run("-c", FIT, str(tmp_path), cwd=tmp_path)
+    rates = "0.005000 0.010000 0.010000 0.010000 0.010000 0.005000 0.002929 0.001340"  # then 1 - sqrt(k / 4)
+    assert f"rates {rates}\n" in empty.run("-c", FIT, str(tmp_path), cwd=tmp_path)
 
 
 def test_the_command_is_there_and_helps(empty):
