@@ -4,6 +4,7 @@ project = "lightning-llmopt"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_show_copyright = False
 html_title = "lightning-llmopt"
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "gallery.md"
 PICTURES = {"find_lr.py": ("rates.png", "gallery_find_lr.png")}
-BAR = re.compile(r"^(Epoch|Validation) |^ +phase: |^Metric|^$|^Picture|^Numbers|UserWarning|configuration_validator")
+BAR = re.compile(r"^(Epoch|Validation) | phase: \w+$|^Metric|^$|^Picture|^Numbers|UserWarning|configuration_validator")
 EXAMPLE = re.compile(r"(```bash\n(python examples/(\w+\.py)[^\n]*)\n```\n\n```text\n).*?(```)", flags=re.DOTALL)
 
 

@@ -49,7 +49,7 @@ def main(run: str, picture: str, view: str = "timeseries") -> None:
         session = ask(f"{browser}/session", {"capabilities": options})["sessionId"]
         try:
             ask(f"{browser}/session/{session}/url", {"url": page + "/data/logdir"})  # any page of the site
-            show_outliers = "localStorage.setItem('_ignoreYOutliers', 'false')"
+            show_outliers = "localStorage.setItem('_tb_global_settings', '{\"ignoreOutliers\": false}')"
             ask(f"{browser}/session/{session}/execute/sync", {"script": show_outliers, "args": []})
             ask(f"{browser}/session/{session}/url", {"url": page + "/" + path})
             time.sleep(12)

@@ -57,6 +57,14 @@ def test_settings_of_the_signature_are_on_the_card(card):
         assert part in text
 
 
+@every_card
+def test_formulas_are_balanced(card):
+    formula = card.entry["formula"]
+    assert formula.count("{") == formula.count("}")
+    assert formula.count(r"\left(") == formula.count(r"\right)")
+    assert "$" not in formula
+
+
 @pytest.fixture(scope="module")
 def stored():
     return draw_cards.json.loads((DOCS / "images" / "cards.json").read_text())
