@@ -180,7 +180,7 @@ def test_what_is_wrong_is_one_sentence(capsys, words, sentence):
         ("trainer: {callbacks: []}", "must have an LRSchedule among trainer.callbacks, got none."),
         ("- 1", "must hold a mapping such as trainer: ..., got list."),
         ("a: [", "is no YAML: "),
-        (CONFIG.format(schedule="{recipe: wsd, warmpu: 3}"), "wsd takes ["),
+        (CONFIG.format(schedule="{recipe: wsd, warmpu: 3}"), "got 'warmpu'. Did you mean 'warmup'?"),
         (CONFIG.format(schedule="{recipe: wds}"), "Did you mean wsd?"),
         (CONFIG.format(schedule="{recipe: wsd, floor: x}"), "--floor must be a number, got 'x'."),
         (CONFIG.format(schedule="3"), "must be a name, or a mapping with recipe or class_path, got 3."),
