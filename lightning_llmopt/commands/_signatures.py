@@ -7,7 +7,6 @@ from typing import Any, get_type_hints
 
 from ..schedules import RECIPES, Schedule, ScheduleSpec
 from ..schedules.nearest import did_you_mean
-from ..schedules.reading import without_namespaces
 from ._extras import needed
 from ._importing import imported
 from ._parsing import Refusing, settings
@@ -116,7 +115,7 @@ def schedule_from(function: Callable[..., Any], given: Mapping[str, Any]) -> Sch
         ValueError: If that is no schedule, or a setting is refused.
     """
     defaults = {name: rule.default for name, rule in inspect.signature(function).parameters.items()}
-    chosen = {name: without_namespaces(value) for name, value in given.items() if name in defaults}
+    chosen = {name: value for name, value in given.items() if name in defaults}
     made = function(**{name: value for name, value in chosen.items() if value != defaults[name]})
     if not isinstance(made, ScheduleSpec | Schedule):
         raise ValueError(f"{function.__name__} must return a schedule, such as wsd(...), got {made!r}.")
