@@ -6,13 +6,14 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.checkpoint import checkpoint
 
 from lightning_llmopt.planning import Job, Layout, memory
 from lightning_llmopt.planning.reading import network_of
+from lightning_llmopt.strategies.checkpointing import apply_checkpointing
 
 GOAL = 0.10
 UPDATES = 3
+MODES = ("none", "selective", "attention", "every_block")
 CASES = [  # layers, width, heads, vocabulary, micro-batch, sequence
     (12, 768, 12, 50257, 4, 1024),
     (24, 1024, 16, 50257, 1, 256),
@@ -20,50 +21,69 @@ CASES = [  # layers, width, heads, vocabulary, micro-batch, sequence
 ]
 
 
-class Block(nn.Module):
-    """A pre-norm block with flash attention."""
+class Attention(nn.Module):
+    """Flash attention where the device has it."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        """Causal, of all heads."""
+        q, k, v = (one.unflatten(-1, (self.heads, -1)).transpose(1, 2) for one in self.qkv(y).chunk(3, -1))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """A pre-norm block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attention and a feed-forward part, each added to ``x``."""
-        q, k, v = (one.unflatten(-1, (self.heads, -1)).transpose(1, 2) for one in self.qkv(self.norm_1(x)).chunk(3, -1))
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        x = x + self.attention(self.norm_1(x))
         return x + self.down(nn.functional.gelu(self.up(self.norm_2(x))))
 
 
 class Decoder(nn.Module):
     """Embedding, blocks, norm and output; gives the loss of the next token."""
 
-    def __init__(self, layers: int, width: int, heads: int, vocabulary: int, *, every_block: bool) -> None:
+    def __init__(self, layers: int, width: int, heads: int, vocabulary: int) -> None:
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
         self.blocks = nn.ModuleList([Block(width, heads) for _ in range(layers)])
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
-        self.every_block = every_block
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Mean cross entropy of ``tokens``, shape ``(batch, sequence + 1)``."""
         x = self.token(tokens[:, :-1])
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if self.every_block else block(x)
+            x = block(x)
         return cross_entropy(self.head(self.norm(x)).flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+
+def made(
+    layers: int, width: int, heads: int, vocabulary: int, tokens: tuple[int, int], *, mode: str, device: str = "cuda"
+) -> tuple[Decoder, torch.Tensor]:
+    """A network with its way of checkpointing, and a batch."""
+    model = Decoder(layers, width, heads, vocabulary).to(device)
+    apply_checkpointing(model, mode)
+    return model, torch.randint(vocabulary, tokens, device=device)
 
 
 def rows() -> Iterator[tuple[str, int, int]]:
     """What was run, its measured and its planned peak [bytes]."""
     for layers, width, heads, vocabulary, batch, sequence in CASES:
         for precision in ("fp32", "bf16"):
-            for mode in ("none", "every_block"):
+            for mode in MODES:
                 for optimizer in ("adamw", "adamw_fused"):
-                    model = Decoder(layers, width, heads, vocabulary, every_block=mode == "every_block").cuda()
-                    data = torch.randint(vocabulary, (batch, sequence + 1), device="cuda")
+                    model, data = made(layers, width, heads, vocabulary, (batch, sequence + 1), mode=mode)
                     found = _peak(model, data, bf16=precision == "bf16", fused=optimizer == "adamw_fused")
                     job = Job(network_of(model), sequence, batch, optimizer=optimizer, precision=precision)
                     name = f"{layers} x {width}, {batch} x {sequence} tokens, {precision}, {mode}, {optimizer}"

@@ -4,9 +4,11 @@ project = "lightning-llmopt"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_title = "lightning-llmopt"
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 suppress_warnings = [
-    "myst.xref_missing"
-]  # links to files of the repository that are no pages; tests/test_pages.py checks them
+    "myst.xref_missing",  # links to files of the repository that are no pages; tests/test_pages.py checks them
+]

@@ -35,6 +35,11 @@ class RunFolder:
         return self.root / "schedule.png"
 
     @property
+    def page(self) -> Path:
+        """All curves on one page."""
+        return self.root / "report.html"
+
+    @property
     def _settings(self) -> Path:
         return self.root / "settings.json"
 
@@ -65,6 +70,7 @@ class RunFolder:
         if not resume:
             self.checkpoint.unlink(missing_ok=True)
             self.picture.unlink(missing_ok=True)
+            self.page.unlink(missing_ok=True)
             shutil.rmtree(self.tensorboard, ignore_errors=True)
         self.root.mkdir(parents=True, exist_ok=True)
         self._settings.write_text(json.dumps(settings, indent=2) + "\n")

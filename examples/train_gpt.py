@@ -8,7 +8,6 @@ import logging
 import os
 import shlex
 import sys
-import time
 import warnings
 from argparse import Namespace
 from pathlib import Path
@@ -24,7 +23,9 @@ from report import applied_rates, draw_schedule, show_sample, show_table
 from rich.console import Console
 from run_folder import RunFolder
 
-from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule
+import lightning_llmopt
+from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, LRSchedule, RunSummary
+from lightning_llmopt.reporting import report
 from lightning_llmopt.schedules import wsd
 from lightning_llmopt.strategies import preset
 
@@ -39,6 +40,7 @@ INTERRUPTED = 130  # exit status of a program that Ctrl-C ended, by the shells' 
 def main() -> int:
     """Run the demo; returns the exit status."""
     keep_quiet()
+    hear_our_callbacks()
     options, corpus, folder = read_options(__doc__, least_heldout=GPT.CONTEXT)
     console = Console()
     try:
@@ -60,11 +62,10 @@ def run(options: Namespace, corpus: Corpus, folder: RunFolder, console: Console)
         corpus.train, context=GPT.CONTEXT, batch=options.batch, updates=options.updates, seed=options.seed
     )
 
-    start = time.perf_counter()
     trainer.fit(model, crops, windows, ckpt_path=folder.checkpoint if options.resume else None, weights_only=True)
     if folder.updates_done() < trainer.global_step:
         trainer.save_checkpoint(folder.checkpoint, weights_only=False)  # weights and all else
-    console.print(f"Trained to update {trainer.global_step} in {time.perf_counter() - start:.0f} s. Measuring ...")
+    console.print(f"Trained to update {trainer.global_step}. Measuring ...")
 
     measured = trainer.validate(model, windows, verbose=False)[0]
     show_table(console, corpus, model=measured["val/bits_per_byte"])
@@ -75,6 +76,7 @@ def run(options: Namespace, corpus: Corpus, folder: RunFolder, console: Console)
         applied=applied_rates(folder.tensorboard),
         to=folder.picture,
     )
+    report(folder.root, to=folder.page)
     point_out(console, folder)
 
 
@@ -87,6 +89,7 @@ def build_trainer(options: Namespace, folder: RunFolder) -> Trainer:
             LRSchedule(SCHEDULE),
             GradientNormClip(max_norm=1.0),
             GradientNormMonitor(per_layer=True),
+            RunSummary(),
             StopAfterUpdate(),
             ModelCheckpoint(
                 folder.root,
@@ -127,6 +130,7 @@ def point_out(console: Console, folder: RunFolder) -> None:
     """Say where everything is."""
     tensorboard = Path(sys.executable).with_name("tensorboard")
     console.print(
+        f"All curves on one page:              {folder.page}\n"
         f"Learning rate, planned and applied:  {folder.picture}\n"
         f"Checkpoint:                          {folder.checkpoint}\n"
         f"TensorBoard events:                  {folder.tensorboard}\n"
@@ -162,6 +166,14 @@ def keep_quiet() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
     # The folder of the run holds its settings, and on --resume everything it left.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+
+
+def hear_our_callbacks() -> None:
+    """Let through what lightning_llmopt says on that channel: RunSummary keeps as quiet as Lightning is told to be."""
+    ours = Path(lightning_llmopt.__file__).parent
+    channel = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    channel.setLevel(logging.INFO)
+    channel.addFilter(lambda record: ours in Path(record.pathname).parents)
 
 
 if __name__ == "__main__":

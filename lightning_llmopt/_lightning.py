@@ -48,7 +48,7 @@ from lightning.pytorch.utilities import rank_zero_warn as rank_zero_warn
 from lightning.pytorch.utilities.combined_loader import CombinedLoader as CombinedLoader
 from lightning.pytorch.utilities.data import extract_batch_size as extract_batch_size
 from lightning.pytorch.utilities.exceptions import _TunerExitException
-from lightning.pytorch.utilities.model_helpers import is_overridden as is_overridden
+from lightning.pytorch.utilities.model_helpers import is_overridden as _is_overridden
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser as LightningArgumentParser
@@ -77,6 +77,23 @@ def not_compiled(hook: Hook) -> Hook:
 def messages_are_on() -> bool:
     """Whether ``rank_zero_info`` is heard: the level of Lightning's logger of that name is INFO or below."""
     return logging.getLogger(_rank_zero.__name__).isEnabledFor(logging.INFO)
+
+
+def is_a(one: object, kind: type) -> bool:
+    """``isinstance``; the class of that name in ``pytorch_lightning``, the same code under another name, counts too."""
+    return _kind_of(one, kind) is not None
+
+
+def _kind_of(one: object, kind: type) -> type | None:
+    """The class, of those that ``one`` descends from, that is ``kind`` in either distribution."""
+    twin = kind.__module__.replace("lightning.pytorch", "pytorch_lightning", 1)
+    names = {(module, kind.__qualname__) for module in (kind.__module__, twin)}
+    return next((base for base in type(one).__mro__ if (base.__module__, base.__qualname__) in names), None)
+
+
+def is_overridden(hook: str, module: LightningModule) -> bool:
+    """Whether ``module`` has a ``hook`` of its own, in the eyes of Lightning's loops."""
+    return _is_overridden(hook, module, parent=_kind_of(module, LightningModule))
 
 
 def logger_step(trainer: Trainer) -> int:
@@ -119,7 +136,7 @@ def loss_scaler(trainer: Trainer) -> Any | None:
 def training_timer(trainer: Trainer) -> Timer | None:
     """The ``Timer`` that ends the run: ``Trainer(max_time=...)`` or one among the callbacks."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return next((one for one in callbacks if isinstance(one, Timer) and one.time_remaining() is not None), None)
+    return next((one for one in callbacks if is_a(one, Timer) and one.time_remaining() is not None), None)
 
 
 def time_limit(trainer: Trainer) -> int | None:

@@ -84,9 +84,18 @@ class Adam(Subject):
         return AdamW([parameter for parameter in self.parameters() if parameter.requires_grad], lr=1e-3)
 
 
-def module(name):
+class HostAdam(Adam):
+    """The same with DeepSpeed's C++ optimizer, which steps on the host."""
+
+    def configure_optimizers(self):
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam([parameter for parameter in self.parameters() if parameter.requires_grad], lr=1e-3)
+
+
+def module(name, *, on_host=False):
     """What is trained."""
-    return Llama() if name == "Llama" else Adam(name)
+    return Llama() if name == "Llama" else (HostAdam if on_host else Adam)(name)
 
 
 class Count(Callback):
@@ -164,7 +173,7 @@ def storages(tensors):
     return sum(tensor.untyped_storage().nbytes() for tensor in found.values())
 
 
-def fit(model, *, rank=0, ranks=1, same_data=1, accumulate=1, **given):
+def fit(model, *, rank=0, ranks=1, same_data=1, accumulate=1, on_host=False, **given):
     """What a fit of two updates keeps on this rank."""
     count, split = Count(), (rank // same_data, ranks // same_data)
     run = quiet_trainer(
@@ -173,7 +182,7 @@ def fit(model, *, rank=0, ranks=1, same_data=1, accumulate=1, **given):
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        run.fit(module(model), batches(*split) if model == "Llama" else loader(*split))
+        run.fit(module(model, on_host=on_host), batches(*split) if model == "Llama" else loader(*split))
     return count
 
 
@@ -182,8 +191,8 @@ def alone(name, model, accumulate):
     return fit(model, accumulate=accumulate, **preset(name)).bytes
 
 
-def shared(name, model, precisions=PRECISIONS):
-    """Counted bytes of rank 0 for each precision with and without accumulation."""
+def shared(name, model, precisions=PRECISIONS, *, on_host=False):
+    """Counted bytes of rank 0 for each precision with and without accumulation; ``on_host`` with the C++ optimizer."""
     place = PLACES[name]
     ranks = place.layout.gpus
 
@@ -195,7 +204,10 @@ def shared(name, model, precisions=PRECISIONS):
                 given = arguments(place.preset, curves_name, precision=precision, **place.options)
                 if place.layout.tensor > 1:
                     given["strategy"].plan = PLANS[model]
+                if on_host:
+                    given["strategy"].wanted["zero_force_ds_cpu_optimizer"] = True
                 settings = {"rank": rank, "ranks": ranks, "same_data": place.same_data, "accumulate": accumulate}
+                settings["on_host"] = on_host
                 found[precision, accumulate] = fit(model, **settings, **given).bytes
         return found
 

@@ -1,6 +1,7 @@
 """The private names that we lean on are still there and still mean the same."""
 
 import pytest
+import pytorch_lightning
 import torch
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
@@ -113,3 +114,20 @@ def test_a_hook_counts_as_overridden_for_a_moment():
     assert not _lightning.is_overridden("configure_model", module)
     with _lightning.as_if_overridden(module, "training_step"):
         assert "training_step" not in module.__dict__
+
+
+class Elsewhere(pytorch_lightning.LightningModule):
+    def configure_gradient_clipping(self, *args):
+        """Its own."""
+
+
+def test_classes_of_pytorch_lightning_are_the_same_under_another_name():
+    clock = pytorch_lightning.callbacks.Timer("00:01:00:00")
+    assert _lightning.is_a(clock, _lightning.Timer)
+    assert _lightning.is_a(pytorch_lightning.callbacks.ModelCheckpoint(), _lightning.Checkpoint)
+    assert not _lightning.is_a(clock, _lightning.Checkpoint)
+    assert not _lightning.is_a(object(), _lightning.Timer)
+    run = pytorch_lightning.Trainer(max_time="00:01:00:00", logger=False, accelerator="cpu", barebones=True)
+    assert _lightning.time_limit(run) == 3_600_000_000
+    assert _lightning.is_overridden("configure_gradient_clipping", Elsewhere())
+    assert not _lightning.is_overridden("configure_model", Elsewhere())

@@ -16,7 +16,9 @@ MAY_IMPORT = {  # beside the standard library and themselves
     "structure": {"torch"},
     "gradients": {"torch"},
     "optim": {"torch", "structure", "matplotlib"},
+    "checkpoints": {"schedules"},
     "preview": {"schedules", "planning", "matplotlib"},
+    "reporting": {"tensorboard"},
     "callbacks": {
         "torch", "typing_extensions", "tensorboard", "rich", "_lightning",
         "schedules", "structure", "gradients", "optim", "planning", "preview",

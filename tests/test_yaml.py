@@ -4,8 +4,10 @@ The registries say what there is: whatever is new has to be writable, field by f
 """
 
 import inspect
+import re
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.strategies import StrategyRegistry
 
 from lightning_llmopt import callbacks
+from lightning_llmopt.configs import LLMOptCLI
 from lightning_llmopt.schedules import RECIPES, SHAPES, by_name, from_plain
 from lightning_llmopt.strategies import PRESETS
 
@@ -290,3 +293,15 @@ def test_every_preset_that_runs_here_trains(tmp_path, name):
         pytest.skip(f"{name} needs {NOT_HERE[name]}")
     answer = on_ranks(1, trains, tmp_path, {"strategy": f"llmopt_{name}"})
     assert answer == [(PRESETS[name].strategy.__name__, 3)]
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "yaml.md").read_text()
+BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("how", [LightningCLI, LLMOptCLI])
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_what_the_page_writes_is_read_by_both(tmp_path, block, how):
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({"trainer": {**QUIET, **yaml.safe_load(block)["trainer"]}}))
+    assert read(file, how=how).trainer is not None

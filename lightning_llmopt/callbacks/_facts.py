@@ -70,13 +70,13 @@ def groups(trainer: Trainer, module: LightningModule) -> list[tuple[str, list[Ro
 
 
 def phases(plan: Plan | None) -> list[dict[str, Any]]:
-    """Name, first update and end of each phase, where the schedule counts updates; else nothing."""
+    """Number, name, first update and end of each phase, where the schedule counts updates; else nothing."""
     if plan is None or plan.unit != "updates" or not isinstance(plan.curve, Schedule):
         return []
     found, begin = [], 0
-    for phase in plan.curve.phases:
+    for number, phase in enumerate(plan.curve.phases):
         if phase.steps:
-            found.append({"name": phase.name, "begin": begin, "end": begin + phase.steps})
+            found.append({"number": number, "name": phase.name, "begin": begin, "end": begin + phase.steps})
         begin += phase.steps
     return found
 

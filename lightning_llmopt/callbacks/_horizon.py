@@ -10,6 +10,7 @@ from .._lightning import (
     MisconfigurationException,
     Trainer,
     batches_behind,
+    is_a,
     time_limit,
 )
 from ..schedules import Duration, clock_ticks
@@ -144,4 +145,4 @@ def _windows_by_epoch(trainer: Trainer) -> dict[int, int]:
 
 def _accumulation_schedulers(trainer: Trainer) -> list[GradientAccumulationScheduler]:
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, GradientAccumulationScheduler)]
+    return [callback for callback in callbacks if is_a(callback, GradientAccumulationScheduler)]

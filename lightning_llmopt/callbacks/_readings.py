@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .._lightning import Callback, Checkpoint, Trainer, loss_scaler
+from .._lightning import Callback, Checkpoint, Trainer, is_a, loss_scaler
 from ..gradients import GradientReading
 from ._optimizers import index_of
 from ._shards import engine_loss_scale, gradient_locator, parameters_of_update
@@ -81,8 +81,8 @@ def run_last(trainer: Trainer, callback: Callback) -> None:
     (``CLIPS``) come behind those that only look.
     """
     others = [other for other in trainer.callbacks if other is not callback]  # type: ignore[attr-defined]
-    checkpoints = [other for other in others if isinstance(other, Checkpoint)]
-    before = [other for other in others if not isinstance(other, Checkpoint)]
+    checkpoints = [other for other in others if is_a(other, Checkpoint)]
+    before = [other for other in others if not is_a(other, Checkpoint)]
     clippers = [other for other in before if getattr(other, "CLIPS", False)]
     lookers = [other for other in before if not getattr(other, "CLIPS", False)]
     ours = [*clippers, callback] if getattr(callback, "CLIPS", False) else [callback, *clippers]

@@ -1,5 +1,6 @@
 """Parts of putting another optimizer in a module's place."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,6 +51,21 @@ def path(one: Own) -> str:
     return f"{getattr(made, '__module__', '?')}.{getattr(made, '__qualname__', type(made).__qualname__)}"
 
 
+def kind(optimizer: Any) -> str:
+    """Where the class of an optimizer is to be found."""
+    made = type(optimizer)
+    return f"{made.__module__}.{made.__qualname__}"
+
+
+def default_of(one: Own, name: str) -> Any:
+    """What a setting is that nobody gives; ``None`` if it has no default."""
+    try:
+        found = inspect.signature(one.make).parameters[name].default
+    except (KeyError, TypeError, ValueError):
+        return None
+    return None if found is inspect.Parameter.empty else plain(found)
+
+
 def plain(value: Any) -> Any:
     """A setting as a checkpoint may hold it."""
     if isinstance(value, tuple):
@@ -60,11 +76,13 @@ def plain(value: Any) -> Any:
 
 
 def put(groups: list[dict[str, Any]], key: str, old: Any, new: Any) -> None:
-    """A new setting wherever the old one is in force; rates keep their ratios."""
+    """A new setting wherever the old one is in force; rates keep their ratios, and decays are those of the groups."""
+    if new is None or key == "weight_decay":
+        return
     for group in groups:
-        if key == "lr" and old and new is not None:
+        if key == "lr" and old:
             for rate in ("lr", "initial_lr"):
                 if rate in group:
                     group[rate] = group[rate] * (float(new) / float(old))
-        elif key in group and new is not None and (old is None or plain(group[key]) == old):
+        elif key in group and (old is None or plain(group[key]) == old):
             group[key] = new

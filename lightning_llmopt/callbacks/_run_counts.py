@@ -2,6 +2,7 @@
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -153,7 +154,7 @@ def in_words(trainer: Trainer, found: dict[str, Any], *, stopped_by: str = "") -
     speed = sum(found["attempted"]) / found["seconds"] if found["seconds"] > 0 else 0.0
     lines.append(("time", f"{duration(found['seconds'])}, {speed:,.3g} updates a second, validation included"))
     if folder := next((path for one in trainer.loggers if (path := getattr(one, "log_dir", None))), None):
-        lines.append(("log", str(folder)))
+        lines.append(("log", str(Path(folder))))
     return lines
 
 

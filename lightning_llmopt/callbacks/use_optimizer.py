@@ -11,10 +11,10 @@ from .._lightning import LightningModule, MisconfigurationException, Trainer, ra
 from ..optim import Rule, Setting, check_settings, own, renewed
 from ._configured import changed, optimizers_in
 from ._regroups import Regroups
-from ._replacing import matrices, names, path, plain, put, with_settings
+from ._replacing import default_of, kind, matrices, names, path, plain, put, with_settings
 from ._shards import has_engine
 
-_KEY = "optimizer"
+_KEY, _OTHERS = "optimizer", "others."
 
 
 class UseOptimizer(Regroups):
@@ -82,6 +82,11 @@ class UseOptimizer(Regroups):
         for one in (self.optimizer, self.others):
             if one is not None:
                 check_settings(one)
+        if self.others is not None and self.others.make is self.optimizer.make:
+            raise ValueError(
+                f"others must be another optimizer than {path(self.optimizer)}, got the same. For other settings "
+                "of some parameters use ParamGroups."
+            )
         self.replaces = replaces
         super().__init__(on_change=on_change, show=show)
         self._before: dict[str, Any] | None = None
@@ -152,14 +157,17 @@ class UseOptimizer(Regroups):
         if not changed_ones:
             return
         lines = "\n".join(f"  {key}: {new.get(key)}, the checkpoint had {old.get(key)}" for key in changed_ones)
-        if self.on_change != "adopt":
+        theirs = [key for key in changed_ones if key.startswith(_OTHERS)]
+        if self.on_change != "adopt" or theirs:
+            way_out = "" if theirs else 'Say on_change="adopt" to go on with the new ones, or put the old ones back.'
             raise MisconfigurationException(
                 f"UseOptimizer: the optimizer has other settings than in the checkpoint:\n{lines}\n"
-                'Say on_change="adopt" to go on with the new ones, or put the old ones back.'
+                f"{way_out or 'Those of others cannot be adopted: put the old ones back.'}"
             )
         for index in self._mine:
-            for key in changed_ones:
-                put(trainer.optimizers[index].param_groups, key, old.get(key), dict(self.optimizer.settings).get(key))
+            for part in self._own_parts(trainer.optimizers[index]):
+                for key in changed_ones:
+                    put(part.param_groups, key, old.get(key, default_of(self.optimizer, key)), part.defaults.get(key))
         rank_zero_info(f"UseOptimizer: the settings have changed, and the new ones are in force:\n{lines}")
 
     @override
@@ -211,12 +219,20 @@ class UseOptimizer(Regroups):
         super()._detached()
         self._mine = []
 
+    def _own_parts(self, optimizer: Any) -> list[Any]:
+        """What ``optimizer`` itself is; not what steps parameters of others, or of rules with one of their own."""
+        inner = optimizer if isinstance(optimizer, Optimizer) else getattr(optimizer, "optimizer", optimizer)
+        parts = list(getattr(inner, "parts", [inner]))
+        return [part for part in parts if kind(part) == path(self.optimizer)] or parts[:1]
+
     def _described(self) -> dict[str, Any]:
         """What is used, in plain types."""
+        theirs = () if self.others is None else self.others.settings
         return {
             "class": path(self.optimizer),
             "others": "one optimizer" if self.others is None else f"{path(self.others)} for other parameters",
-            "settings": {key: plain(value) for key, value in self.optimizer.settings},
+            "settings": {key: plain(value) for key, value in self.optimizer.settings}
+            | {f"{_OTHERS}{key}": plain(value) for key, value in theirs},
         }
 
 

@@ -29,6 +29,11 @@ class Held:
     gradients: int
     state: int
 
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.parameters + self.master + self.gradients + self.state
+
 
 NOTHING = Held(0, 0, 0, 0)
 

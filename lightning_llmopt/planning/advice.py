@@ -61,8 +61,7 @@ def advise(job: Job, wanted: Layout, checkpointing: str | int, *, available: int
         ("Smallest change with more devices", _more(start)),
     ):
         change = next((one for one in candidates if _peak(one) <= available), None)
-        words = f"{', and '.join(change.words)}: {shown(_peak(change), unit)} {unit}" if change else "none that fits"
-        lines.append(f"{where}: {words}.")
+        lines.append(f"{where}: {_in_words(change, unit) if change else 'none that fits'}.")
     return "\n".join(lines)
 
 
@@ -102,6 +101,12 @@ def cluster_layout(
     return None
 
 
+def _in_words(change: Change, unit: str) -> str:
+    found = memory(change.job, change.layout, checkpointing=change.checkpointing)
+    host = f", and {shown(found.host.total, unit)} {unit} a device in host memory" if change.layout.offloads else ""
+    return f"{', and '.join(change.words)}: {shown(found.peak, unit)} {unit}{host}"
+
+
 def _peak(change: Change) -> int:
     return memory(change.job, change.layout, checkpointing=change.checkpointing).peak
 
@@ -139,7 +144,8 @@ def _single(start: Change, gpus_per_node: int) -> Iterator[Change]:
     if start.job.precision != "bf16_pure":
         yield _changed(start, "precision 'bf16_pure'", job=replace(start.job, precision="bf16_pure"))
     if not start.layout.offloads and start.layout.pipeline == 1:
-        yield _changed(start, "offloading (FSDP2)", layout=replace(start.layout, strategy="fsdp2_offload", copies=1))
+        other = replace(start.layout, strategy="fsdp2_offload", copies=1)
+        yield _changed(start, f"layout {other}", layout=other)
 
 
 def _cheap(start: Change) -> Iterator[Change]:
@@ -153,9 +159,9 @@ def _cheap(start: Change) -> Iterator[Change]:
             yield _changed(start, f"checkpointing {mode!r}", checkpointing=mode)
     else:
         yield _changed(start, "checkpointing 'every_block'", checkpointing="every_block")
-    size = job.micro_batch
-    while size % 2 == 0:
-        size //= 2
+    for size in range(job.micro_batch // 2, 0, -1):
+        if job.micro_batch % size:
+            continue
         more = job.accumulate * job.micro_batch // size
         words = f"micro-batch {size} with accumulate {more}"
         yield _changed(start, words, job=replace(job, micro_batch=size, accumulate=more))

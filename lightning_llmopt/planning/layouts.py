@@ -14,9 +14,9 @@ STRATEGIES = {
     "fsdp": "FSDP1",
     "fsdp2": "FSDP2",
     "hybrid": "hybrid",
-    "zero2_offload": "ZeRO-2 off",
-    "zero3_offload": "ZeRO-3 off",
-    "fsdp2_offload": "FSDP2 off",
+    "zero2_offload": "ZeRO-2 host",
+    "zero3_offload": "ZeRO-3 host",
+    "fsdp2_offload": "FSDP2 host",
 }
 LIKE_FSDP2 = ("fsdp2", "hybrid", "fsdp2_offload")
 

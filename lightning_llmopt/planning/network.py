@@ -129,7 +129,7 @@ class Network:
         if not 1 <= pipeline <= max(1, len(self.blocks)):
             raise ValueError(
                 f"pipeline must be 1 to the number of blocks ({len(self.blocks)}), got {pipeline}: use "
-                f"{max(1, len(self.blocks))} stages or fewer, or split inside a block with tensor=."
+                f"{max(1, len(self.blocks))} stages or fewer, or split blocks with tensor= instead."
             )
         return tuple(_cut(self.blocks, pipeline))
 

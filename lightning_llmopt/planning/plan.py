@@ -13,6 +13,7 @@ from .memory import Job, Memory, memory
 from .reading import network_of
 from .tables import Grid, as_text, by_component, by_mode
 
+HOST = "host: what is shared, and its update, in host memory."
 TENSOR = "TP splits the blocks; tables are whole on each rank, as under the presets."
 
 
@@ -124,14 +125,14 @@ class Plan:
             "Each component at its own most; the peak is the most at one time.",
             *([f"Assumed: {assumed}."] if assumed else []),
             *([TENSOR] if any(layout.tensor > 1 for layout in self.layouts) else []),
+            *([HOST] if any(layout.offloads for layout in self.layouts) else []),
             *self._host,
         )
 
     @property
     def _host(self) -> tuple[str, ...]:
         """What offloading puts on the host, where it is wanted."""
-        host = self.wanted_memory.host
-        total = host.parameters + host.master + host.gradients + host.state
+        total = self.wanted_memory.host.total
         if not total:
             return ()
         node = min(self.gpus, self.gpus_per_node)
@@ -157,7 +158,7 @@ class Plan:
         words = [
             *([f"TP {found.tensor} inside a node"] if found.tensor > 1 else []),
             *([f"PP {found.pipeline} across"] if found.pipeline > 1 else []),
-            *([f"ZeRO-1 over {found.data} outside"] if found.data > 1 else []),
+            *([f"ZeRO-1 over {found.data:,} outside"] if found.data > 1 else []),
         ]
         return (f"By topology: {', '.join(words)}: {shown(peak, self.unit)} {self.unit}.",)
 

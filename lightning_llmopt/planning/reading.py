@@ -1,5 +1,6 @@
 """What people have of a model, as a ``Network``: a size, a name, a description, a configuration, or the module."""
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -103,7 +104,9 @@ def _sized(size: float | str) -> Network:
     try:
         parameters = parse_count(size)
     except ValueError as error:
-        raise ValueError(f"{str(error)[:-1]}; known names are {', '.join(NAMED)}.") from None
+        near = difflib.get_close_matches(str(size).lower(), NAMED, n=1)
+        guess = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"{str(error)[:-1]}; known names are {', '.join(NAMED)}{guess}") from None
     network = of_size(parameters)
     return replace(network, name=size.strip() if isinstance(size, str) else f"{parameters:,} parameters")
 

@@ -190,14 +190,14 @@ class Recipe:
           the batch of the nearest size; DeepSeek LLM's comes from its fits over compute; under muP it stays.
         - ``total``: lengths in updates or tokens become the parts of the run that they were. Rates stay, but where a
           fit over compute says otherwise.
-        - ``batch``: the rate goes with its square root (or in proportion); lengths as with ``total``.
+        - ``batch``: the rate goes with its square root (or in proportion, or stays); lengths as with ``total``.
 
         Args:
             batch: Tokens of an update: ``524_288``, ``"500k"``.
             total: Tokens of the run: ``10**10``, ``"10B"``, ``"10B tokens"``; or ``"chinchilla"``, 20 for each
                 parameter.
             size: Parameters: ``1_300_000_000``, ``"1.3B"``.
-            rule: How the rate goes with the batch: ``"sqrt"`` or ``"linear"``.
+            rule: How the rate goes with the batch: ``"sqrt"``, ``"linear"``, or ``"keep"`` to leave it.
             extrapolate: Whether to go beyond the family's sizes.
 
         Raises:

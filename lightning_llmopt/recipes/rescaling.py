@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TOKENS_A_PARAMETER = 20
 """What Chinchilla's 1.4T tokens are over its 70B parameters."""
 
+_FAR = 32.0  # times as large or small; both rules were found within less
 _LENGTHS = ("schedule.warmup", "schedule.decay", "schedule.half_life", "schedule.first_warmup")
 _RULE_SOURCES = {
     "sqrt": "Malladi et al. 2022, https://arxiv.org/abs/2205.10287, whose rule also moves betas and eps: not done here",
@@ -58,8 +59,8 @@ def rescaled(
     """The recipe for another batch, length or size; ``Recipe.rescaled`` says how."""
     if batch is None and total is None and size is None:
         raise ValueError("rescaled needs batch, total or size, got none of them.")
-    if rule not in RULES:
-        raise ValueError(f"rule must be one of {list(RULES)}, got {rule!r}.")
+    if rule not in (*RULES, "keep"):
+        raise ValueError(f"rule must be one of {[*RULES, 'keep']}, got {rule!r}.")
     wanted_size = None if size is None else _count("size", size)
     wanted_batch = None if batch is None else _tokens("batch", batch)
     draft = _Draft(recipe, {receipt.name: receipt for receipt in recipe.receipts}, [])
@@ -141,9 +142,13 @@ def _follow_size(draft: _Draft, extrapolate: bool) -> None:
 
 def _follow_batch(draft: _Draft, batch: int, rule: str) -> None:
     old = draft.number("batch")
+    if rule == "keep":
+        draft.put("batch", batch, "as asked; the rate is to stay")
+        return
     power = "the square root of the batch" if rule == "sqrt" else "the batch"
     rate = scale_lr(float(draft.receipts["peak_lr"].value), old, batch, rule)
-    draft.put("peak_lr", _rounded(rate), f"goes with {power}, x {batch / old:.3g}: {_RULE_SOURCES[rule]}")
+    far = "" if 1 / _FAR <= batch / old <= _FAR else "; so far from the published batch nobody has checked it"
+    draft.put("peak_lr", _rounded(rate), f"goes with {power}, x {batch / old:.3g}: {_RULE_SOURCES[rule]}{far}")
     draft.put("batch", batch, "as asked")
 
 

@@ -26,7 +26,7 @@ class UseRecipe(Callback):
         batch: Tokens of an update in your run; with ``total`` and ``size`` as in ``Recipe.rescaled``.
         total: Tokens of your run, or ``"chinchilla"``. Lengths become parts of the run, which the Trainer ends.
         size: Parameters of your module.
-        rule: How the rate goes with the batch: ``"sqrt"`` or ``"linear"``.
+        rule: How the rate goes with the batch: ``"sqrt"``, ``"linear"``, or ``"keep"`` to leave it.
         schedule: Whether to bring ``LRSchedule``.
         optimizer: Whether to bring ``UseOptimizer``; without it, optimizer and rates are the module's.
         groups: Whether to bring ``WeightDecaySplit``.

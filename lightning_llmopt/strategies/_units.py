@@ -1,6 +1,8 @@
 """Which parts of a module are sharded each by itself, and the same numbers on every rank before that."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 
 import torch
@@ -66,6 +68,31 @@ def same_on_every_rank_(module: nn.Module, device: torch.device, *, done: set[in
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
     return chain(module.parameters(), module.buffers())
+
+
+@contextmanager
+def attention_resets(module: nn.Module) -> Iterator[None]:
+    """Let torch's ``MultiheadAttention`` be filled as any other module while this lasts: its own method is private.
+
+    Its output layer is filled after it and by itself, and is told to start with a bias of zero here.
+    """
+    given: list[nn.Module] = []
+    for part in list(module.modules()):
+        if isinstance(part, nn.MultiheadAttention) and not hasattr(part, "reset_parameters"):
+            part.__dict__["reset_parameters"] = part._reset_parameters
+            part.out_proj.__dict__["reset_parameters"] = partial(_fill_without_bias, part.out_proj)
+            given += [part, part.out_proj]
+    try:
+        yield
+    finally:
+        for part in given:
+            del part.__dict__["reset_parameters"]
+
+
+def _fill_without_bias(layer: nn.Linear) -> None:
+    type(layer).reset_parameters(layer)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def refuse_unusable_meta(module: nn.Module) -> None:

@@ -18,7 +18,7 @@ from .._lightning import FSDPPrecision, FSDPStrategy, MisconfigurationException,
 from ._full_checkpoints import load_full_checkpoint
 from ._leftovers import forget_flat_gradients_
 from ._recompute import recompute_blocks
-from ._units import refuse_unusable_meta, same_on_every_rank_, sharding_units
+from ._units import attention_resets, refuse_unusable_meta, same_on_every_rank_, sharding_units
 from ._values import refuse_no_blocks, refuse_no_flags
 from .checkpointing import check_mode
 
@@ -166,7 +166,6 @@ class FSDP1(FSDPStrategy):
         return self._wrap(model, inherited)
 
     def _wrap(self, model: nn.Module, inherited: Callable[[nn.Module], nn.Module]) -> nn.Module:
-        refuse_unusable_meta(model)
         units = {id(unit) for unit in sharding_units(model, self.blocks)}
         of_rank_0 = self.root_device.type != "cpu"  # where FSDP can send them by itself
         if not of_rank_0:
@@ -175,7 +174,9 @@ class FSDP1(FSDPStrategy):
         before = dict(self.kwargs)
         self.kwargs |= {"auto_wrap_policy": policy, "sync_module_states": of_rank_0}
         try:
-            wrapped = inherited(model)
+            with attention_resets(model):
+                refuse_unusable_meta(model)
+                wrapped = inherited(model)
         finally:
             self.kwargs = before
         if isinstance(wrapped, FullyShardedDataParallel):

@@ -30,7 +30,7 @@ from ._full_checkpoints import load_full_checkpoint
 from ._leftovers import forget_whole_gradients_
 from ._recompute import recompute_blocks
 from ._tensor_parallel import parallelize, plan_for, same_randomness
-from ._units import refuse_idle_ranks, refuse_unusable_meta, same_on_every_rank_, sharding_units
+from ._units import attention_resets, refuse_idle_ranks, refuse_unusable_meta, same_on_every_rank_, sharding_units
 from ._values import refuse_no_blocks, refuse_no_flags, refuse_no_mapping
 from .checkpointing import check_mode
 
@@ -146,11 +146,11 @@ class FSDP2(ModelParallelStrategy):
     def setup(self, trainer: Trainer) -> None:
         """Shard, then go on as Lightning does after ``configure_model``."""
         module: Any = self.lightning_module
-        if not any(isinstance(parameter, DTensor) for parameter in module.parameters()):
-            recompute_blocks(module, self.checkpointing, self.blocks)
-            refuse_unusable_meta(module)
-            self._shard(module)
-        with as_if_overridden(module, "configure_model"):
+        with attention_resets(module), as_if_overridden(module, "configure_model"):
+            if not any(isinstance(parameter, DTensor) for parameter in module.parameters()):
+                recompute_blocks(module, self.checkpointing, self.blocks)
+                refuse_unusable_meta(module)
+                self._shard(module)
             super().setup(trainer)
 
     @override

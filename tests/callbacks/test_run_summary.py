@@ -255,9 +255,9 @@ def test_keeps_both_pages_beside_the_log(tmp_path):
     trainer(tmp_path, *callbacks, logger=logger, max_steps=8).fit(adamw(), loader())
     kept = json.loads((tmp_path / logger.name / "version_0" / "run_summary.json").read_text())
     assert kept["phases"] == [
-        {"name": "warmup", "begin": 0, "end": 2},
-        {"name": "stable", "begin": 2, "end": 6},
-        {"name": "decay", "begin": 6, "end": 8},
+        {"number": 0, "name": "warmup", "begin": 0, "end": 2},
+        {"number": 1, "name": "stable", "begin": 2, "end": 6},
+        {"number": 2, "name": "decay", "begin": 6, "end": 8},
     ]
     assert ["horizon", "8 updates, 8 batches an epoch"] in kept["start"]
     assert kept["end"][0] == ["updates", "8 applied, 0 skipped"]

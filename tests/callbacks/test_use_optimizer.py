@@ -129,6 +129,7 @@ def test_what_cannot_be_replaced_is_refused_with_what_there_is(tmp_path):
         (["torch.optim.SGD", {"lr": 1.0}], {"lr": 1.0}, "must not both have 'lr'"),
         (["torch.optim.SGD"], {"on_change": "keep"}, "on_change must be one of"),
         (["torch.optim.Muon"], {"others": "torch.optim.Nothing"}, "optimizer must be the path"),
+        (["torch.optim.Muon"], {"others": torch.optim.Muon}, "others must be another optimizer than torch.optim.Muon"),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(arguments, settings, said):
@@ -227,8 +228,44 @@ def test_another_class_is_refused_on_resume_and_other_settings_can_be_adopted(tm
         run(tmp_path, use(lr=0.02, eps=0.1), ckpt_path=path)
     done, _ = run(tmp_path, use(lr=0.02, eps=0.1, on_change="adopt"), ckpt_path=path)
     assert [(group["lr"], group["eps"]) for group in done.optimizers[0].param_groups] == [(0.02, 0.1), (0.002, 0.1)]
-    with pytest.raises(MisconfigurationException, match="torch.optim.adamw.AdamW for other parameters"):
-        run(tmp_path, use(others="torch.optim.AdamW"), ckpt_path=path)
+    with pytest.raises(MisconfigurationException, match="torch.optim.nadam.NAdam for other parameters"):
+        run(tmp_path, use(others="torch.optim.NAdam"), ckpt_path=path)
+
+
+def test_a_setting_that_is_new_or_gone_is_adopted_without_touching_what_rules_have_set(tmp_path):
+    def callbacks(**settings):
+        rules = [WeightDecaySplit(show=False), ParamGroups({"head.*": {"eps": 1e-4}}, show=False)]
+        return [UseOptimizer("torch.optim.AdamW", lr=0.01, on_change="adopt", show=False, **settings), *rules]
+
+    path = tmp_path / "stop.ckpt"
+    half, _ = run(tmp_path, *callbacks(betas=(0.5, 0.6)), max_steps=2)
+    half.save_checkpoint(path)
+    done, _ = run(tmp_path, *callbacks(weight_decay=0.2, eps=1e-3), ckpt_path=path)
+    groups = done.optimizers[0].param_groups
+    assert {group["betas"] for group in groups} == {(0.9, 0.999)}
+    assert {(group["weight_decay"], group["eps"]) for group in groups} == {
+        (0.2, 1e-3),
+        (0.0, 1e-3),
+        (0.2, 1e-4),
+        (0.0, 1e-4),
+    }
+
+
+def test_adopted_settings_reach_their_own_optimizer_and_no_other(tmp_path):
+    def use(rate, others, **settings):
+        theirs = {"class_path": "torch.optim.AdamW", "init_args": {"lr": others}}
+        return UseOptimizer("torch.optim.Muon", lr=rate, others=theirs, show=False, **settings)
+
+    path = tmp_path / "stop.ckpt"
+    half, _ = run(tmp_path, use(0.02, 0.01), module=Blocks(), max_steps=2)
+    half.save_checkpoint(path)
+    done, _ = run(tmp_path, use(0.04, 0.01, on_change="adopt"), module=Blocks(), ckpt_path=path)
+    muon, adamw = done.optimizers[0].parts
+    assert [{group["lr"] for group in part.param_groups} for part in (muon, adamw)] == [{0.04}, {0.01, 0.001}]
+    with pytest.raises(
+        MisconfigurationException, match=r"others.lr: 0.03, .* had 0.01\nThose of others cannot be adopted"
+    ):
+        run(tmp_path, use(0.02, 0.03, on_change="adopt"), module=Blocks(), ckpt_path=path)
 
 
 def test_a_checkpoint_of_the_modules_own_optimizer_is_refused(tmp_path):
@@ -283,6 +320,19 @@ def test_can_be_written_in_yaml(tmp_path, monkeypatch, written):
     cli.trainer.fit(Regression(), loader())
     first = cli.trainer.optimizers[0].param_groups[0]
     assert (first["lr"], first["momentum"], first["nesterov"]) == (0.03, 0.5, True)
+
+
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+@pytest.mark.parametrize("others", ["torch.optim.AdamW", "{class_path: torch.optim.AdamW, init_args: {lr: 0.002}}"])
+def test_muon_and_another_can_be_written_in_yaml(tmp_path, monkeypatch, others):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(YAML + f"init_args: {{optimizer: torch.optim.Muon, others: {others}}}")
+    monkeypatch.setattr("sys.argv", ["train.py", "--config", "run.yaml"])
+    cli = LightningCLI(Blocks, run=False, save_config_callback=None, seed_everything_default=0)
+    cli.trainer.fit(Blocks(), loader())
+    muon, adamw = cli.trainer.optimizers[0].parts
+    assert [type(muon), type(adamw)] == [torch.optim.Muon, torch.optim.AdamW]
+    assert adamw.param_groups[0]["lr"] == (0.002 if "lr" in others else 0.1)
 
 
 @pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
@@ -349,17 +399,19 @@ RESUMED = [
 ]
 
 
-def resumed(rank, folder, name, *, steps=6, ckpt_path=None, save=None):
+def resumed(rank, folder, name, *, steps=6, ckpt_path=None, save=None, use=None):
     place = Place(2, fsdp1(state_dict_type="sharded")) if name == "FSDP1 2" else PLACES[name]  # gathering hangs on CPU
     settings = {"strategy": place.strategy(), "devices": place.ranks, "use_distributed_sampler": False}
     adam = callbacks("torch.optim.Adam", lr=0.02, betas=(0.8, 0.9))
-    made = quiet_trainer(folder, [*adam, GradientNormClip(0.2)], max_steps=steps, **settings)
+    made = quiet_trainer(folder, [*(use or adam), GradientNormClip(0.2)], max_steps=steps, **settings)
     module = Subject("TransformerEncoder", place.shard)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made.fit(module, DataLoader(batches(rank, place.ranks)[:1], batch_size=None), ckpt_path=ckpt_path)
         if save:
             made.save_checkpoint(save)
+    if use:
+        return [(group["lr"], group["eps"]) for group in made.optimizers[0].param_groups]
     local = [getattr(one, "_local_tensor", one).detach().clone() for one in module.parameters()]
     return torch.cat([one.flatten().double() for one in local]).numpy()
 
@@ -376,16 +428,78 @@ def test_a_resumed_run_has_the_weights_of_a_whole_one_on_every_strategy(tmp_path
         numpy.testing.assert_array_equal(again, whole)
 
 
-@needs_deepspeed
-def test_deepspeed_takes_one_optimizer(tmp_path):
+@pytest.mark.parametrize("name", RESUMED)
+def test_settings_are_adopted_on_every_strategy(tmp_path, name):
+    path = tmp_path / "stop.ckpt"
+
+    def use(rate, eps):
+        return [UseOptimizer("torch.optim.Adam", lr=rate, eps=eps, on_change="adopt", show=False)]
+
+    def both(rank):
+        resumed(rank, tmp_path, name, steps=3, save=path, use=use(0.02, 1e-8))
+        return resumed(rank, tmp_path, name, ckpt_path=path, use=use(0.04, 1e-6))
+
+    for groups in on_ranks(2, both):
+        assert set(groups) == {(0.04, 1e-6)}
+
+
+def muon():
+    others = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}}
+    return [UseOptimizer("torch.optim.Muon", lr=0.02, others=others, show=False)]
+
+
+@pytest.mark.parametrize("name", ["FSDP2 2", pytest.param("DDP 2", marks=pytest.mark.distributed)])
+def test_muon_moves_whole_matrices_where_they_are_sharded(tmp_path, name):
+    truth, plain = (fit(tmp_path, "TransformerEncoder", further=further).weights for further in (muon(), []))
+    got = on_ranks(
+        2, lambda rank: fit(tmp_path, "TransformerEncoder", place=PLACES[name], rank=rank, further=muon()).weights
+    )
+    for key in (key for key in truth if key.endswith(("linear1.weight", "out_proj.weight"))):
+        apart, moved = (numpy.linalg.norm(truth[key] - other[key]) for other in (got[0], plain))
+        assert apart < 0.1 * moved  # its own arithmetic is in bf16
+
+
+REFUSED = [
+    pytest.param("ZeRO-1 2", "DeepSpeed takes one optimizer", marks=needs_deepspeed),
+    pytest.param("FSDP1 2", "Muon only supports 2D parameters .*another strategy", marks=pytest.mark.distributed),
+]
+
+
+@pytest.mark.parametrize(("name", "said"), REFUSED)
+def test_muon_beside_another_is_refused_where_it_cannot_be(tmp_path, name, said):
     def attempt(rank):
-        place = PLACES["ZeRO-1 2"]
-        use = UseOptimizer("torch.optim.Muon", others="torch.optim.AdamW", show=False)
-        settings = {"strategy": place.strategy(), "devices": 2, "use_distributed_sampler": False}
-        made = quiet_trainer(tmp_path, [use], max_steps=2, **settings)
+        settings = {"strategy": PLACES[name].strategy(), "devices": 2, "use_distributed_sampler": False}
+        made = quiet_trainer(tmp_path, muon(), max_steps=2, **settings)
         warnings.simplefilter("ignore")
-        with pytest.raises(MisconfigurationException, match="DeepSpeed takes one optimizer"):
-            made.fit(Subject("TransformerEncoder", place.shard), tokens(rank, 2))
+        with pytest.raises(MisconfigurationException, match=said):
+            made.fit(Subject("TransformerEncoder", PLACES[name].shard), tokens(rank, 2))
         return True
 
     assert on_ranks(2, attempt) == [True, True]
+
+
+class Split(Blocks):
+    """Configures two optimizers that are stepped as one, by itself."""
+
+    def __init__(self, scheduled=False):
+        super().__init__()
+        self.scheduled = scheduled
+
+    def configure_optimizers(self):
+        parts = [torch.optim.AdamW(self.body.parameters(), lr=0.1), torch.optim.SGD(self.head.parameters(), lr=0.01)]
+        optimizer = SplitOptimizer(parts)
+        return ([optimizer], [ExponentialLR(optimizer, 0.5)]) if self.scheduled else optimizer
+
+
+def test_groups_of_a_split_optimizer_stay_with_their_parts(tmp_path):
+    rules = [ParamGroups({"*.bias": {"lr_scale": 0.5}}, show=False), WeightDecaySplit(show=False)]
+    done, module = run(tmp_path, *rules, module=Split())
+    first, second = done.optimizers[0].parts
+    assert [type(first), type(second)] == [torch.optim.AdamW, torch.optim.SGD]
+    assert sorted(group["lr"] for group in first.param_groups) == [0.05, 0.1]
+    assert sorted(group["lr"] for group in second.param_groups) == [0.005, 0.01]
+    assert {id(one) for group in second.param_groups for one in group["params"]} == set(
+        map(id, module.head.parameters())
+    )
+    with pytest.raises(MisconfigurationException, match="a scheduler was built on a SplitOptimizer"):
+        run(tmp_path, *rules, module=Split(scheduled=True))

@@ -11,7 +11,6 @@ from lightning_llmopt.schedules import linear
 from lightning_llmopt.structure import find_blocks
 
 from fitting import trainer
-from table import results
 from zoo import ZOO, pyg
 
 BASE, DECAY, WEIGHT_DECAY, UPDATES = 1e-2, 0.9, 0.1, 2
@@ -107,7 +106,6 @@ def test_every_parameter_is_in_one_group_and_trains_at_the_rate_of_its_depth(tmp
             )
     unused = len(listed) - len(look.gradients[0])
     assert unused <= 0.1 * len(listed)
-    results.add(entry, structure, optimizer, tensors=len(listed))
 
 
 @pytest.mark.parametrize("entry", [entry for entry in ZOO if entry.tied], ids=lambda entry: entry.name)

@@ -95,13 +95,19 @@ def test_prints_the_model_beside_every_baseline(whole_run, text):
     assert 2 < bits_of_model(output) < 6
     assert "Precision: fp32" in output
     assert "A sample from the model" in output
+    assert output.count("Run of GPT") == output.count("End of the run") == 1
+    assert f"updates    {UPDATES} applied, 0 skipped" in output
+    assert "GPU available" not in output + errors  # Lightning's own messages
     assert "Warning" not in output + errors
 
 
 def test_leaves_checkpoint_picture_and_events_and_says_where(whole_run):
     out, output, _ = whole_run
     assert (out / "schedule.png").read_bytes().startswith(b"\x89PNG")
-    for path in (out / "schedule.png", out / "last.ckpt", out / "tensorboard"):
+    page = (out / "report.html").read_text()
+    assert "Gradient norm by layer" in page
+    assert f"{UPDATES} applied, 0 skipped" in page
+    for path in (out / "schedule.png", out / "last.ckpt", out / "tensorboard", out / "report.html"):
         assert str(path) in output
     assert f"tensorboard --logdir {out}/tensorboard" in output
     assert RunFolder(out).updates_done() == UPDATES

@@ -46,3 +46,38 @@ def test_the_layout_by_topology_is_tp_inside_a_node_then_pp():
     assert "By topology: TP 8 inside a node, PP 2 across, ZeRO-1 over 64 outside" in str(found)
     assert found.memory(Layout("zero1", data=32, tensor=8, pipeline=4)).peak < found.available  # the source text's
     assert plan("175B", gpus=1024, gpus_per_node=4, accumulate=32, checkpointing="every_block").cluster.tensor <= 4
+
+
+def test_an_odd_micro_batch_is_made_smaller_too():
+    found = plan(
+        "llama-2-7b",
+        gpus=1,
+        memory="140 GB",
+        micro_batch=3,
+        checkpointing="every_block",
+        sequence=16384,
+        optimizer="adamw_fused",
+    )
+    assert not found.fits
+    assert "Smallest change on these devices: micro-batch 1 with accumulate 3: " in found.advice
+
+
+def test_offloading_says_what_the_host_has_to_hold():
+    found = plan("70B", gpus=8)
+    layout = Layout("fsdp2_offload", data=8)
+    host = found.memory(layout).host.total
+    assert f"layout FSDP2 host: 68.8 GB, and {host / 1e9:.0f} GB a device in host memory." in found.advice
+    wanted = plan("70B", gpus=8, strategy="fsdp2_offload")
+    assert wanted.fits
+    assert f"On the host: {host / 1e9:.0f} GB for each device, {8 * host / 1e9:,.0f} GB in a node." in wanted.notes
+
+
+def test_hybrid_sharding_is_left_for_fsdp2_over_all_devices():
+    found = plan("llama-2-13b", gpus=64, strategy="hybrid", memory="30 GB", checkpointing="every_block")
+    assert not found.fits
+    assert "Smallest change on these devices: layout FSDP2 instead of hybrid: " in found.advice
+
+
+def test_zero_3_is_never_advised_what_it_does_not_take():
+    found = plan("llama-2-7b", memory="26 GB", strategy="zero3", optimizer="adamw_fused")
+    assert "Smallest change on these devices: checkpointing 'attention': 24.8 GB." in found.advice

@@ -1,9 +1,10 @@
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
 from lightning_llmopt.planning import NAMED, Layout, bubble
-from lightning_llmopt.planning.layouts import layouts, pipeline_degrees, tensor_degrees
+from lightning_llmopt.planning.layouts import check_tensor, layouts, pipeline_degrees, tensor_degrees
 
 
 @pytest.mark.parametrize(("stages", "micro"), [(1, 1), (2, 1), (4, 12), (8, 32), (16, 1)])
@@ -33,6 +34,8 @@ def test_tensor_parallelism_divides_heads_and_key_value_heads():
         ({"strategy": "zero9"}, r"strategy must be one of .*, got 'zero9'\."),
         ({"strategy": "ddp", "data": 0}, r"Layout\.data must be a whole number >= 1, got 0\."),
         ({"strategy": "ddp", "tensor": 1.0}, r"Layout\.tensor must be a whole number >= 1, got 1\.0\."),
+        ({"strategy": "hybrid", "data": 4, "copies": 3}, r"Layout\.copies must divide data \(4\), got 3\."),
+        ({"strategy": "fsdp2", "data": 4, "copies": 2}, r"Layout\.copies must be 1 unless the strategy is 'hybrid'"),
         ({"strategy": "single", "data": 2}, r"Layout\.data must be 1 for 'single', got 2; 'ddp' copies"),
     ],
 )
@@ -45,3 +48,12 @@ def test_layouts_that_make_no_sense_are_refused(arguments, error):
 def test_a_bubble_needs_stages_and_micro_batches(stages, micro, name):
     with pytest.raises(ValueError, match=rf"{name} must be a whole number >= 1, got 0\."):
         bubble(stages, micro_batches=micro)
+
+
+def test_guessed_heads_refuse_nothing():
+    network = NAMED["gpt2"].network()
+    with pytest.raises(
+        ValueError, match=r"tensor must divide the attention heads \(12\), got 8: use one of 1, 2, 3, 4, 6, 12"
+    ):
+        check_tensor(network, 8)
+    check_tensor(replace(network, widths=replace(network.widths, guessed_heads=True)), 8)

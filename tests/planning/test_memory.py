@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -73,6 +75,30 @@ def test_one_process_holds_to_the_byte_what_the_plan_says(name, accumulate):
     layout = Layout("single")
     planned = counted.planned(layout, "GPT", name, accumulate)
     assert counted.alone(name, "GPT", accumulate) == counted.by_kind(planned, layout)
+
+
+@pytest.fixture(scope="module")
+def _cpu_adam():
+    """Let DeepSpeed build its C++ optimizer once (two minutes), outside the time limit of a test."""
+    make = "DeepSpeedCPUAdam(torch.nn.Linear(1, 1).parameters())"
+    code = f"import torch; from deepspeed.ops.adam import DeepSpeedCPUAdam; {make}"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where ninja is
+    built = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=900, env={**os.environ, "PATH": path}, check=False
+    )
+    if built.returncode:
+        pytest.skip("DeepSpeed's CPUAdam cannot be built here: it needs a C++ compiler and ninja")
+
+
+@needs_deepspeed
+@pytest.mark.distributed
+@pytest.mark.usefixtures("_cpu_adam")
+@pytest.mark.parametrize("name", ["zero2_offload", "zero3_offload"])
+def test_with_deepspeeds_own_optimizer_on_the_host_it_is_the_same(monkeypatch, name):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    layout = counted.PLACES[name].layout
+    for (precision, accumulate), found in counted.shared(name, "GPT", ("fp32", "bf16"), on_host=True).items():
+        assert found == counted.by_kind(counted.planned(layout, "GPT", precision, accumulate), layout)
 
 
 def test_every_preset_but_fp8_is_counted():
@@ -185,6 +211,22 @@ def test_tensor_parallel_ranks_have_a_part_of_each_matrix_of_a_block_and_the_res
     parts = memory(job, Layout("ddp", tensor=2)).parameters
     rest = 4 * (128 * (2 * 6 + 1) + 2 * 1000 * 128)  # norms, and both tables
     assert parts == rest + (memory(job, Layout("single")).parameters - rest) // 2
+
+
+def test_the_last_stage_of_a_pipeline_keeps_one_micro_batch():
+    network = Transformer(layers=6, width=64, heads=4, vocabulary=20_000, tied=False).network()
+    job = Job(network, sequence=64, accumulate=8, precision="fp32")
+    whole, last = memory(job, Layout("single")).activations, memory(job, Layout("ddp", pipeline=3))
+    assert last.logits  # it is the last that needs most
+    last_norm = 64 * (2 * 4 * 64 + 8)
+    assert last.activations == (whole - last_norm) // 3 + last_norm
+
+
+def test_tensor_parallelism_that_splits_no_head_evenly_is_refused():
+    with pytest.raises(
+        ValueError, match=r"tensor must divide the attention heads \(4\), got 3: use one of 1, 2, 4, or"
+    ):
+        memory(Job(described("GPT-2")), Layout("ddp", tensor=3))
 
 
 def test_more_stages_than_blocks_are_refused():

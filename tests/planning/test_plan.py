@@ -49,8 +49,8 @@ def test_without_a_module_the_room_needs_neither_torch_nor_rich():
         ({"tensor": 3}, r"tensor \* pipeline must divide gpus \(8\), got 3 \* 1\."),
         (
             {"pipeline": 128, "gpus": 128},
-            r"pipeline must be 1 to the number of blocks \(80\), got 128: use 80 stages or fewer, or split inside a "
-            r"block with tensor=\.",
+            r"pipeline must be 1 to the number of blocks \(80\), got 128: use 80 stages or fewer, or split "
+            r"blocks with tensor= instead\.",
         ),
         (
             {"tensor": 7, "gpus": 7},
@@ -69,6 +69,15 @@ def test_without_a_module_the_room_needs_neither_torch_nor_rich():
         ({"memory": "80 gigs"}, r"memory must be a number of bytes >= 1, or a number with one of .*, got '80 gigs'\."),
         ({"activations": "x"}, r"activations must be a number of bytes"),
         ({"strategy": "zero4"}, r"strategy must be one of .*, got 'zero4'\."),
+        (
+            {"strategy": "hybrid", "gpus": 12},
+            r"gpus must be a multiple of gpus_per_node \(8\) for strategy 'hybrid', got 12: change one of",
+        ),
+        (
+            {"strategy": "hybrid", "gpus": 16, "tensor": 2},
+            r"strategy 'hybrid' takes no tensor or pipeline parallelism, got tensor=2, pipeline=1: drop them, or use",
+        ),
+        ({"tensor_parallel_plan": {}}, r"tensor_parallel_plan names modules, and model is a str: give the module, or"),
         ({"strategy": "single", "tensor": 2}, r"strategy 'single' is one device, got tensor=2, pipeline=1\."),
         ({"checkpointing": "all"}, r"checkpointing must be one of .* or a whole number >= 1, got 'all'\."),
         ({"checkpointing": 0}, r"checkpointing must be one of .* or a whole number >= 1, got 0\."),
@@ -90,6 +99,7 @@ def test_without_a_module_the_room_needs_neither_torch_nor_rich():
             {"model": "seventy"},
             r"model must be a number of parameters such as .*, got 'seventy'; known names are gpt2,",
         ),
+        ({"model": "Llama-2-7B"}, r"known names are gpt2, .*, gpt3-175b; did you mean 'llama-2-7b'\?"),
         ({"model": 5}, r"A size must be enough for blocks beside a vocabulary of \d+ tokens, got 5"),
         (
             {"model": SimpleNamespace(hidden_size=8, vocab_size=9, num_experts=8)},

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lightning_llmopt.planning import Layout, Transformer, plan
+from lightning_llmopt.planning.reading import network_of
 
 from decoders import gpt2, llama
 
@@ -80,3 +81,18 @@ def test_a_configuration_of_an_encoder_and_a_decoder_is_refused_and_not_read_as_
 def test_what_cannot_be_read_is_refused():
     with pytest.raises(TypeError, match=r"model must be a size such as '70B', .*, got list\."):
         plan([70])
+
+
+def test_a_plan_for_tensor_parallelism_is_read_as_the_preset_reads_it():
+    model = nn.Module()
+    model.token, model.blocks = nn.Embedding(10, 8), nn.ModuleList([nn.Module() for _ in range(2)])
+    for block in model.blocks:
+        block.up, block.down = nn.Linear(8, 32), nn.Linear(32, 8)
+    styles = {"token": "embedding_rowwise", "blocks.*.up": "colwise", "blocks.*.down": "rowwise"}
+    network = network_of(model, tensor_parallel_plan=styles)
+    assert [weight.cut for weight in network.embedding.weights] == [0]
+    assert [weight.cut for weight in network.blocks[1].weights] == [0, 0, 1, None]
+    assert [weight.cut for weight in network_of(model).blocks[1].weights] == [0, None, 0, None]
+    for wrong, error in (({"blocks.*.upp": "colwise"}, r"got 'blocks\.\*\.upp'"), ({"token": "cut"}, r"got 'cut' at")):
+        with pytest.raises(ValueError, match=error):
+            network_of(model, tensor_parallel_plan=wrong)

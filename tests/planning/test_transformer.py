@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_llmopt.planning import Transformer, of_size, plan
+from lightning_llmopt.planning import Layout, Transformer, of_size, plan
 
 
 def test_a_size_has_exactly_that_many_parameters():
@@ -44,3 +44,9 @@ def test_numbers_that_make_no_transformer_are_refused(changed, error):
 def test_a_size_too_small_for_its_vocabulary_is_refused():
     with pytest.raises(ValueError, match=r"A size must be enough for blocks beside a vocabulary of 32000"):
         of_size(99)
+
+
+def test_a_size_alone_has_the_factored_state_of_matrices():
+    for size in ("70B", "1.3B", "300M"):
+        job = plan(size, optimizer="adafactor")
+        assert job.memory(Layout("single")).state < 0.05 * job.job.network.size

@@ -19,6 +19,17 @@ def test_half_the_batch_is_the_rate_over_root_2_and_the_same_part_of_the_run():
     assert found["total"] == recipe("llama2-70b")["total"]
 
 
+def test_the_rate_stays_on_request():
+    found = recipe("llama2-70b").rescaled(batch=1_024, total="1M", rule="keep")
+    assert found["peak_lr"] == recipe("llama2-70b")["peak_lr"]
+    assert (found["batch"].value, found["schedule.warmup"].value) == (1_024, "0.4%")
+
+
+def test_a_batch_that_is_far_away_is_called_so():
+    assert "nobody has checked it" in recipe("llama2-70b").rescaled(batch=4_000_000 // 33)["peak_lr"].source
+    assert "nobody has checked it" not in recipe("llama2-70b").rescaled(batch=4_000_000 // 31)["peak_lr"].source
+
+
 def test_in_proportion_on_request():
     found = recipe("llama2-70b").rescaled(batch="1M", rule="linear")
     assert found["peak_lr"].value == pytest.approx(1.5e-4 / 4)
@@ -111,7 +122,11 @@ def test_the_recipe_itself_stays_as_it_was_and_rescaling_goes_on():
         ("llama2-7b", {"batch": "many"}, "batch must be"),
         ("llama2-7b", {"total": float("nan")}, "total must be"),
         ("llama2-7b", {"total": "3 epochs"}, "total must be"),
-        ("llama2-7b", {"batch": "1M", "rule": "cubic"}, r"rule must be one of \['linear', 'sqrt'\], got 'cubic'"),
+        (
+            "llama2-7b",
+            {"batch": "1M", "rule": "cubic"},
+            r"rule must be one of \['linear', 'sqrt', 'keep'\], got 'cubic'",
+        ),
         (
             "llama2-7b",
             {"batch": "1M", "total": "1k"},

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -18,8 +19,11 @@ from lightning_llmopt.callbacks import (
 )
 from lightning_llmopt.recipes import UseRecipe, recipe
 from lightning_llmopt.schedules import cosine
+from lightning_llmopt.selftest._fits import fit
+from lightning_llmopt.selftest._places import PLACES
 
 from fitting import Gan, MemoryLogger, Regression, Watch, loader, trainer, weights
+from ranks import on_ranks
 
 RESCALED = {"batch": "500k", "total": "10B"}
 
@@ -141,6 +145,23 @@ def test_validation_alone_is_left_alone(tmp_path):
     made = trainer(tmp_path, use)
     made.validate(Validated(), loader(), verbose=False)
     assert use.parts[0] not in made.callbacks
+
+
+@pytest.mark.parametrize("name", ["DDP 2", "FSDP2 2", pytest.param("FSDP1 2", marks=pytest.mark.distributed)])
+def test_weights_on_other_strategies_are_those_of_one_process(tmp_path, name):
+    def further():
+        return [UseRecipe("pretraining", clipping=False, monitor=False, show=False)]
+
+    truth = fit(tmp_path, "TransformerEncoder", further=further()).weights
+
+    def fits(rank):
+        return fit(tmp_path, "TransformerEncoder", place=PLACES[name], rank=rank, further=further()).weights
+
+    for got in on_ranks(2, fits):
+        for key, expected in truth.items():
+            if key.endswith("in_proj_bias"):
+                continue  # a bias of keys has no gradient but rounding, of which Adam makes whole steps
+            numpy.testing.assert_allclose(got[key], expected, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
 class Validated(Regression):

@@ -34,24 +34,24 @@ class Steps(Encoder):
     validation_step = test_step = predict_step = training_step
 
 
-def run(folder, route, *, rank=0, ranks=1, accumulate=2, **settings):
+def run(folder, route, *, rank=0, ranks=1, same_data=1, accumulate=2, **settings):
     """Losses of all batches, on the way along ``route``; fits of two updates."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     torch.manual_seed(1)
-    module, updates = Steps(), 0
+    module, updates, part = Steps(), 0, (rank // same_data, ranks // same_data)
     one = trainer(folder, devices=ranks, accumulate_grad_batches=accumulate, use_distributed_sampler=False,
                   max_steps=0, **settings)  # fmt: skip
     for step in route.split():
         if step == "fit":
             updates += 2
             one.fit_loop.epoch_loop.max_steps = updates
-            one.fit(module, batches(rank, ranks))
+            one.fit(module, batches(*part))
             assert one.global_step == updates
         elif step == "predict":
-            one.predict(module, batches(rank, ranks, count=2), return_predictions=False)
+            one.predict(module, batches(*part, count=2), return_predictions=False)
         else:
-            getattr(one, step)(module, batches(rank, ranks, count=2), verbose=False)
+            getattr(one, step)(module, batches(*part, count=2), verbose=False)
     return module.losses
 
 
@@ -60,13 +60,17 @@ def run(folder, route, *, rank=0, ranks=1, accumulate=2, **settings):
     "name",
     [
         pytest.param("ddp", marks=pytest.mark.distributed), "fsdp", "fsdp2",
+        pytest.param("hybrid", marks=pytest.mark.distributed), pytest.param("tp", marks=pytest.mark.distributed),
         pytest.param("zero1", marks=[pytest.mark.distributed, needs_deepspeed]),
+        pytest.param("zero2_offload", marks=[pytest.mark.distributed, needs_deepspeed]),
+        pytest.param("zero3_offload", marks=[pytest.mark.distributed, needs_deepspeed]),
         pytest.param("zero2", marks=needs_deepspeed), pytest.param("zero3", marks=needs_deepspeed),
     ],
 )  # fmt: skip
 def test_fits_and_evaluations_follow_each_other(tmp_path, name, route):
     def on_rank(rank):
-        return run(tmp_path, route, rank=rank, ranks=2, **arguments(name, "Encoder"))
+        same_data = 2 if name == "tp" else 1
+        return run(tmp_path, route, rank=rank, ranks=2, same_data=same_data, **arguments(name, "Encoder"))
 
     expected = run(tmp_path, route)
     assert mean(on_ranks(2, on_rank)) == pytest.approx(expected, rel=1e-5, abs=0)

@@ -1,14 +1,20 @@
 """Presets really train: the same course of the loss as one process, and checkpoints that open again."""
 
+import logging
+import math
 import os
 import subprocess
 import sys
 from functools import cache
 
 import pytest
+import torch
 
-from curves import SMALL_BUCKETS, UPDATES, curve, losses
+from lightning_llmopt.callbacks import SkipBadSteps
+
+from curves import SMALL_BUCKETS, UPDATES, Encoder, arguments, curve, losses, mean
 from doubles import deepspeed_is_here
+from ranks import on_ranks
 
 FP32 = 1e-5  # relative, over 20 updates
 BF16 = {"GPT": 1e-3, "Encoder": 1e-2, "Llama": 1e-3}  # measured: 5e-4, 3e-3 (ZeRO casts LayerNorm too), 5e-4
@@ -65,6 +71,60 @@ def test_the_loss_takes_the_course_of_one_process(tmp_path, alone, name, ranks, 
     assert len(found) == UPDATES * accumulate
     assert expected[-1] < 0.9 * expected[0]
     assert found == pytest.approx(expected, rel=FP32 if precision == "fp32" else BF16[module], abs=0)
+
+
+class OneBadBatch(Encoder):
+    """The loss of the eighth batch is not a number, for those who see the first part of it."""
+
+    def __init__(self, sees_it):
+        super().__init__()
+        self.sees_it = sees_it
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        return loss * math.nan if self.sees_it and batch_idx == 7 else loss
+
+
+def losses_around_a_bad_batch(folder, name=None, *, rank=0, ranks=1, accumulate=1):
+    """Losses of this rank, and how many updates it has skipped."""
+    logging.disable(logging.WARNING)
+    same_data, skips = 2 if name == "tp" else 1, SkipBadSteps()
+    given = arguments(name, "Encoder") if name else {}
+    torch.manual_seed(1)
+    module = OneBadBatch(sees_it=rank // same_data == 0)
+    found = losses(folder, module, rank=rank, ranks=ranks, same_data=same_data, accumulate=accumulate, more=[skips],
+                   updates=16 // accumulate, **given)  # fmt: skip
+    return found, skips.skipped
+
+
+@pytest.mark.parametrize(
+    ("name", "accumulate"),
+    [
+        pytest.param(
+            name, accumulate, id=f"{name}-{accumulate}",
+            marks=[
+                *([needs_deepspeed] if "zero" in name else []),
+                *([] if (name, accumulate) == ("fsdp2", 4) else [pytest.mark.distributed]),
+            ],
+        )
+        for name in ("ddp", "fsdp", "fsdp2", "hybrid", "tp", "zero1", "zero2", "zero3")
+        for accumulate in (1, 4)
+    ],
+)  # fmt: skip
+def test_an_update_that_is_bad_on_one_rank_is_skipped_on_all(tmp_path, name, accumulate):
+    """With clipping, monitor and schedule attached, as in all other runs here."""
+
+    def on_rank(rank):
+        return losses_around_a_bad_batch(tmp_path, name, rank=rank, ranks=2, accumulate=accumulate)
+
+    (first, *skipped), (second, *there) = on_ranks(2, on_rank)
+    expected, *alone = losses_around_a_bad_batch(tmp_path, accumulate=accumulate)
+    assert skipped == there == alone == [1]
+    assert len(expected) == 16
+    assert [index for index, loss in enumerate(expected) if math.isnan(loss)] == [7]
+    assert [index for index, loss in enumerate(first) if math.isnan(loss)] == [7]
+    del first[7], second[7], expected[7]
+    assert mean([first, second]) == pytest.approx(expected, rel=FP32, abs=0)
 
 
 FULL, SHARDED = {"checkpoint": "full"}, {"checkpoint": "sharded"}

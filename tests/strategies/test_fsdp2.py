@@ -1,10 +1,6 @@
 """FSDP2 on modules that know nothing of it: what is sharded, when gradients are sent, what is refused."""
 
-import os
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import lightning as L
 import pytest
@@ -195,33 +191,41 @@ def test_a_module_without_blocks_is_one_unit_and_says_so(tmp_path):
     assert on_ranks(1, fit) == [1]
 
 
-ON_META = """
-import sys, warnings, torch
-warnings.simplefilter("ignore")
-from curves import Encoder, batches
-from fitting import trainer
-from lightning_llmopt.strategies import FSDP2
-with torch.device("meta"):
-    module = Encoder()
-try:
-    trainer(sys.argv[1], strategy=FSDP2(), devices=1, max_steps=1).fit(module, batches())
-except Exception as error:
-    print(type(error).__name__, error)
-"""
+class Scaled(Stack):
+    """Has a parameter of its own, and no way to fill it."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
 
 
 def test_meta_without_reset_is_refused(tmp_path):
-    """In an interpreter of its own: behind tests that train in this one, the forked fit was once not refused."""
-    tests = Path(__file__).parents[1]
-    path = os.pathsep.join([str(tests), str(tests.parent)])
-    done = subprocess.run(
-        [sys.executable, "-c", ON_META, tmp_path], capture_output=True, text=True, timeout=100, check=False,
-        env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
-    assert (
-        "Parameters or buffers of MultiheadAttention are on the meta device and the class has "
-        "no reset_parameters() to fill them: add that method, or build the module on the CPU."
-    ) in done.stdout, done.stderr
+    with torch.device("meta"):
+        module = Scaled()
+    assert refused(tmp_path, module, data=loader()) == (
+        "Parameters or buffers of Scaled are on the meta device and the class has no reset_parameters() to fill them: "
+        "add that method, or build the module on the CPU."
+    )
+
+
+@pytest.mark.filterwarnings("ignore:DTensor random operators may not have complete support on cpu")
+def test_torchs_attention_on_the_meta_device_is_filled_as_torch_does(tmp_path, monkeypatch):
+    """Its class has no ``reset_parameters``, unless ``lightning.pytorch.demos.transformer`` was imported."""
+    monkeypatch.delattr(nn.MultiheadAttention, "reset_parameters", raising=False)
+
+    def fit(rank):
+        with torch.device("meta"):
+            module = Encoder(optimizer=lambda parameters, lr: torch.optim.SGD(parameters, lr=0.0))
+        trainer(tmp_path, strategy=FSDP2(), devices=2, max_steps=1).fit(module, batches(rank, 2))
+        parts = [part for part in module.modules() if isinstance(part, nn.MultiheadAttention)]
+        assert not any("reset_parameters" in vars(part) for part in module.modules())
+        numbers = [(part.in_proj_weight, part.in_proj_bias, part.out_proj.weight, part.out_proj.bias) for part in parts]
+        return [[number.detach().full_tensor().abs().max().item() for number in several] for several in numbers]
+
+    for found in on_ranks(2, fit)[0]:
+        assert found[0] == pytest.approx((6 / (96 + 32)) ** 0.5, rel=0.01)
+        assert found[2] == pytest.approx(1 / 32**0.5, rel=0.01)
+        assert found[1] == found[3] == 0
 
 
 def test_sizes_that_do_not_divide_the_processes_are_refused(tmp_path):

@@ -1,0 +1,3 @@
+"""After the run: its log on one page."""
+
+from .report import report as report
