@@ -31,7 +31,7 @@ MAY_IMPORT = {  # beside the standard library and themselves
     "commands": {
         "torch", "rich", "_lightning",
         "schedules", "structure", "optim", "planning", "preview", "recipes", "checkpoints", "callbacks",
-        "configs", "selftest",
+        "configs", "reporting", "selftest",
     },
     "configs": {"typing_extensions", "_lightning", "schedules", "callbacks", "strategies"},
     "recipes": {"torch", "typing_extensions", "_lightning", "schedules", "optim", "planning", "callbacks"},
