@@ -53,6 +53,7 @@ def test_the_console_script_is_installed_with_the_package():
 def test_the_help_names_every_command_and_every_command_is_a_module(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
     assert all(f"\n  {name} " in out and what in out for name, what in COMMANDS.items())
     files = {path.stem for path in Path(lightning_llmopt.commands.__file__).parent.glob("*.py") if path.name[0] != "_"}
     assert files == {name.replace("-", "_") for name in COMMANDS}

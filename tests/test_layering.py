@@ -30,7 +30,8 @@ MAY_IMPORT = {  # beside the standard library and themselves
     "cli": {"commands"},
     "commands": {
         "torch", "rich", "_lightning",
-        "schedules", "structure", "optim", "planning", "preview", "recipes", "callbacks", "configs", "selftest",
+        "schedules", "structure", "optim", "planning", "preview", "recipes", "checkpoints", "callbacks",
+        "configs", "reporting", "selftest",
     },
     "configs": {"typing_extensions", "_lightning", "schedules", "callbacks", "strategies"},
     "recipes": {"torch", "typing_extensions", "_lightning", "schedules", "optim", "planning", "callbacks"},

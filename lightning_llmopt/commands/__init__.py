@@ -10,6 +10,8 @@ COMMANDS = {
     "find-lr": "test learning rates, and suggest one",
     "recipes": "what others trained with, every value with its source",
     "init": "write a commented YAML and a script that runs",
+    "doctor": "say what a checkpoint or a run's folder holds, and what is broken",
+    "report": "write the log of a run as one HTML page",
     "selftest": "compare gradient norms and weights under every strategy",
 }
 """Names and what they do, in the order of the help; the module is called by the name with ``_`` for ``-``."""

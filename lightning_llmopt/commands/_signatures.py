@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_type_hints
 
-from ..schedules import RECIPES, Schedule, ScheduleSpec, by_name
+from ..schedules import RECIPES, Schedule, ScheduleSpec
+from ..schedules.nearest import did_you_mean
 from ._extras import needed
 from ._importing import imported
 from ._parsing import Refusing, settings
@@ -99,9 +100,10 @@ def schedule_of(written: Any, *, where: str) -> ScheduleSpec | Schedule:
         raise ValueError(f"{where}: recipe or class_path must be a name, got {name!r}.")
     short = name.rpartition(".")[2]
     function = named(short if name.startswith("lightning_llmopt.schedules.") and short in RECIPES else name)
-    unknown = sorted(given.keys() - inspect.signature(function).parameters.keys())
-    if unknown:
-        return by_name(function.__name__, **given)  # which refuses it, and lists what there is
+    known = sorted(inspect.signature(function).parameters)
+    unknown = next((one for one in given if one not in known), None)
+    if unknown is not None:
+        raise ValueError(f"{name} takes {known}, got {unknown!r}.{did_you_mean(unknown, known)}")
     parser = parser_for(function, "preview", about="", more="")
     return schedule_from(function, vars(parser.parse_object(dict(given))))
 
@@ -112,10 +114,8 @@ def schedule_from(function: Callable[..., Any], given: Mapping[str, Any]) -> Sch
     Raises:
         ValueError: If that is no schedule, or a setting is refused.
     """
-    chosen = {
-        name: _schedules_in(value) for name, value in given.items() if name in inspect.signature(function).parameters
-    }
     defaults = {name: rule.default for name, rule in inspect.signature(function).parameters.items()}
+    chosen = {name: value for name, value in given.items() if name in defaults}
     made = function(**{name: value for name, value in chosen.items() if value != defaults[name]})
     if not isinstance(made, ScheduleSpec | Schedule):
         raise ValueError(f"{function.__name__} must return a schedule, such as wsd(...), got {made!r}.")
@@ -123,24 +123,8 @@ def schedule_from(function: Callable[..., Any], given: Mapping[str, Any]) -> Sch
 
 
 def _holds_schedules(kind: Any) -> bool:
-    """Whether values of this type are, or hold, schedules: those we make ourselves."""
+    """Whether values of this type are, or hold, schedules: whoever takes them reads them as they are written."""
     return any(one.__name__ in str(kind) for one in ScheduleSpec.__mro__[:-1])
-
-
-def _schedules_in(value: Any) -> Any:
-    """Pairs of a schedule and its length, as the parts of ``sequence`` are, with the schedules made."""
-    value = _plain(value)
-    pairs = isinstance(value, list) and value and all(isinstance(one, list | tuple) and len(one) == 2 for one in value)
-    if not pairs or not all(isinstance(one, str | Mapping) for one, _ in value):
-        return value
-    return [(schedule_of(one, where="parts"), length) for one, length in value]
-
-
-def _plain(value: Any) -> Any:
-    """Jsonargparse's namespaces as dicts."""
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value.as_dict() if hasattr(value, "as_dict") else value
 
 
 def documented(function: Callable[..., Any], *, by: str) -> dict[str, str]:

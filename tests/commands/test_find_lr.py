@@ -2,6 +2,8 @@
 
 import csv
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -129,6 +131,24 @@ def test_a_yaml_file_may_name_everything(capsys, path, tmp_path, monkeypatch):
     (tmp_path / "run.yaml").write_text("fit:" + (CONFIG + named).replace("\n", "\n  ") + "\n")
     assert main(["find-lr", "--config", "run.yaml", "--steps", "30"]) == 0
     assert re.search(r"^block_0 +0.0025 ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_nothing_but_the_result_is_printed(path):
+    words = ["find-lr", f"{path}:Model", "--data", f"{path}:Data", "--steps", "10", "--accelerator", "cpu"]
+    found = subprocess.run([sys.executable, "-m", "lightning_llmopt.cli", *words], capture_output=True, text=True)
+    assert found.stdout.startswith("Learning-rate range test: 10 points")
+    assert not found.stderr
+
+
+def test_the_logger_of_a_yaml_file_is_not_even_made(path, tmp_path, monkeypatch):
+    pytest.importorskip("jsonargparse")
+    monkeypatch.chdir(tmp_path)
+    logger = "  logger: {class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: 3, name: [1]}}\n"
+    (tmp_path / "run.yaml").write_text(CONFIG + logger)  # one that would be refused
+    assert main(["find-lr", "mine.py:Model", "--data", "mine.py:Data", "--config", "run.yaml", "--steps", "10"]) in (
+        0,
+        1,
+    )
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,12 @@ def test_arguments_reach_the_model(capsys, path):
     assert capsys.readouterr().out.startswith("Net: 108 parameters, built on the meta device.")
 
 
+def test_a_model_larger_than_any_machine_costs_nothing(capsys):
+    words = ["--init", "in_features=10000000", "--init", "out_features=10000000"]
+    assert main(["groups", "torch.nn:Linear", *words]) == 0
+    assert capsys.readouterr().out.startswith("Linear: 100,000,010,000,000 parameters, built on the meta device.")
+
+
 def test_a_module_that_is_made_already_is_shown(capsys, path):
     main(["groups", f"{path}:made"])
     assert capsys.readouterr().out.startswith("Net: 88 parameters")

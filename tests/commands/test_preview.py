@@ -49,6 +49,7 @@ def test_the_help_of_a_schedule_lists_its_settings(capsys, name):
     out = capsys.readouterr().out
     words = {word.replace("-", "_") for word in re.findall(r"--([a-z-]+)", out)}
     assert set(RECIPES[name].__wrapped__.__kwdefaults__ or {}) <= words
+    assert ".help" not in out  # jsonargparse's own, for types that are classes
     assert max(map(len, out.splitlines())) <= 80
 
 
@@ -180,7 +181,7 @@ def test_what_is_wrong_is_one_sentence(capsys, words, sentence):
         ("trainer: {callbacks: []}", "must have an LRSchedule among trainer.callbacks, got none."),
         ("- 1", "must hold a mapping such as trainer: ..., got list."),
         ("a: [", "is no YAML: "),
-        (CONFIG.format(schedule="{recipe: wsd, warmpu: 3}"), "wsd takes ["),
+        (CONFIG.format(schedule="{recipe: wsd, warmpu: 3}"), "got 'warmpu'. Did you mean 'warmup'?"),
         (CONFIG.format(schedule="{recipe: wds}"), "Did you mean wsd?"),
         (CONFIG.format(schedule="{recipe: wsd, floor: x}"), "--floor must be a number, got 'x'."),
         (CONFIG.format(schedule="3"), "must be a name, or a mapping with recipe or class_path, got 3."),
