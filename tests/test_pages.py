@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from commands import check, commands_of
 from links import outside, problem_of, targets_of
 from pages import ROOT, agrees, anchors_of, blocks_of, pages, run_page
+from shell_commands import SESSION, check, commands_of, failure_of_session
 from toys import toys
 from yaml_blocks import parse
 
@@ -36,10 +36,22 @@ def test_python_blocks_run_and_print_what_the_page_shows(page, tmp_path, monkeyp
 
 @every_page
 def test_commands_run_or_are_understood(page, tmp_path, monkeypatch):
+    if page.name == "cli.md":
+        return  # tests/test_cli_page.py runs each of its commands, and compares what it prints
     monkeypatch.chdir(tmp_path)
     for place, command, expected in commands_of(page):
         problem = check(command, page=page, expected=expected)
         assert problem is None, f"{place}: `{command}`: {problem}"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for page in pages() for block in blocks_of(page) if block.note == SESSION],
+    ids=lambda block: block.place,
+)
+def test_commands_that_follow_on_from_one_another_run_in_a_shell(block, tmp_path):
+    problem = failure_of_session(block, tmp_path)
+    assert problem is None, f"{block.place}: {problem}"
 
 
 @every_page

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import itertools
 import multiprocessing
+import os
 import re
 import runpy
 import shlex
@@ -24,13 +25,14 @@ from lightning_llmopt.cli import main
 from pages import ROOT, Block, agrees, blocks_of, heard, prose_of
 
 SETS_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*=\S*")
+SESSION = "run as it stands"  # the comment above a block whose commands follow on from one another
 PLACEHOLDER = re.compile(r"^[A-Z][A-Z_]*$|\.\.\.|^<.*>$")
 
 
 def commands_of(page: Path) -> Iterator[tuple[str, str, str | None]]:
     """Where each command stands, the command, and what the page shows of its output, if its block shows one command."""
     for block in blocks_of(page):
-        if block.language in ("console", "bash") and not block.not_run:
+        if block.language in ("console", "bash") and not block.not_run and block.note != SESSION:
             lines = list(_lines(block))
             for line in lines:
                 yield block.place, line, block.output if len(lines) == 1 else None
@@ -46,6 +48,19 @@ def _lines(block: Block) -> Iterator[str]:
     for line in marked or text.splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
             yield line.strip()
+
+
+def failure_of_session(block: Block, folder: Path) -> str | None:
+    """What the commands of a block end with, run by a shell in ``folder`` one after the other; None if all do well."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-e", "-c", "\n".join(_lines(block))],
+        cwd=folder, env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        stdin=subprocess.DEVNULL, timeout=400,
+    )  # fmt: skip
+    return (
+        None if done.returncode == 0 else f"exit status {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    )
 
 
 def printed_by(block: Block) -> str:
@@ -65,7 +80,7 @@ def check(command: str, *, page: Path, expected: str | None = None) -> str | Non
         return None
     rule = RULES.get(Path(words[0]).name)
     if rule is None:
-        return f"there is no rule for {words[0]!r} in tests/commands.py: add one to RULES, or mark the block."
+        return f"there is no rule for {words[0]!r} in tests/shell_commands.py: add one to RULES, or mark the block."
     if rule is _llmopt:
         return _llmopt(words, page, expected)
     return rule(words, page)
