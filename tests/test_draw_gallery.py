@@ -18,5 +18,5 @@ def test_every_block_of_the_gallery_is_filled():
 
 
 def test_words_are_kept_and_bars_are_not():
-    text = "Epoch 0/-2 ━━━ 60/60 0:01:12\n      1.53e-04 phase: decay   \nloss 1.0\n\nPicture: /tmp/x.png\nsaved: 40.0%   \n"
+    text = "Epoch 0/-2 ━ 60/60 0:01:12\n   1.53e-04 phase: decay   \nloss 1.0\n\nPicture: /tmp/x.png\nsaved: 40.0%   \n"
     assert draw_gallery.kept(text) == "loss 1.0\nsaved: 40.0%"
