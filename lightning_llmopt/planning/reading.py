@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ._cuts import cuts_of
 from ._widths import widths_of_shapes
 from .amounts import parse_count
+from .cuts import cuts_of
 from .network import Network, Unit, Weight, Widths
 from .transformer import NAMED, Transformer, of_size
 
