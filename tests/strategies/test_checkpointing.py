@@ -282,10 +282,10 @@ class Resized(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("scale", torch.ones(1))
+        self.register_buffer("scale", torch.ones(2))
 
     def forward(self, x):
-        fresh = len(self.scale) == 1
+        fresh = len(self.scale) == 2
         self.scale.resize_(6).copy_(x.detach().abs().mean((0, 2)) + (1 if fresh else self.scale))
         return x / self.scale.clone()[:, None]
 
