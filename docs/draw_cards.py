@@ -28,7 +28,8 @@ SHELVES = {
     "clipping": "Clipping",
     "watching": "Watching and skipping",
     "groups": "Groups, widths and weight decay",
-    "planning": "Planning and memory",
+    "recipe": "Published settings, other optimizers",
+    "planning": "Planning, memory and strategies",
 }
 OF_SCHEDULES = {
     "cost": [["schedule", groups, "ours: LRSchedule in a fit"] for groups in ("2 groups", "200 groups")],
@@ -76,6 +77,7 @@ def page_of(card: Card) -> str:
         f"{doc['']}",
         f"![{card.name}](../images/cards/{card.slug}.png)",
         f"```python\nfrom {entry['room']} import {card.name}\n```",
+        *_also(entry),
         f"**When.** {entry['when']}",
         f"**Formula**\n\n$$\n{entry['formula']}\n$$" + (f"\n\n{WORDS}" if card.is_schedule else ""),
         f"**Settings**\n\n{_settings(card.thing, doc.get('Args', ''))}",
@@ -86,6 +88,12 @@ def page_of(card: Card) -> str:
         f"More: [the page]({entry['page']}), [reference](../reference.md).",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _also(entry: dict[str, Any]) -> list[str]:
+    """Further names that the card is about."""
+    names = ", ".join(f"`{name}`" for name in entry.get("covers", ()))
+    return [f"Belongs to it, from the same room: {names}."] if names else []
 
 
 WORDS = "Here $s$ is the update, counted from 0, $w$ the warmup, $d$ the decay, $N$ the run and $f$ the floor."
