@@ -7,7 +7,7 @@ from typing import Any
 from ..planning import NAMED, OPTIMIZERS, PRECISIONS, STRATEGIES, plan
 from . import NO, YES
 from ._parsing import Parser
-from ._printing import rich_table, terminal
+from ._printing import draw, terminal
 
 ABOUT = """
 Memory of a run on each device: by component, by layout (one device, DDP, ZeRO,
@@ -50,7 +50,7 @@ def run(words: Sequence[str]) -> int:
         return YES if found.fits else NO
     console.print(f"{found.title}\n", highlight=False)
     for grid in found.tables:
-        console.print(rich_table(grid, console.width, style=_style))
+        draw(console, grid, style=_style)
     console.print("\n".join([*found.notes, "", found.advice, *found.topology]), highlight=False, markup=False)
     return YES if found.fits else NO
 
