@@ -152,13 +152,18 @@ def _cost(cost: str | list[list[str]]) -> str:
 
 def _measured(section: str, table: str, variant: str) -> str:
     """One row of docs/benchmarks.md as a line."""
+    heads, row = row_of(section, table, variant)
+    against = heads[2].removeprefix("times ").removesuffix(" [q1, q3]")
+    return f"- {variant} ({table}): {row[1]} {heads[1]}, {row[2].split()[0]} times {against}"
+
+
+def row_of(section: str, table: str, variant: str) -> tuple[list[str], list[str]]:
+    """Heads and cells of a row of docs/benchmarks.md."""
     text = (DOCS / "benchmarks.md").read_text()
     for head in (f"\n## {section}\n", f"\n### {table}\n"):
         text = text.split(head, 1)[1].split("\n" + head.split()[0] + " ", 1)[0]
     lines = [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines() if row.startswith("|")]
-    heads, row = lines[0], next(row for row in lines[2:] if row[0] == variant)
-    against = heads[2].removeprefix("times ").removesuffix(" [q1, q3]")
-    return f"- {variant} ({table}): {row[1]} {heads[1]}, {row[2].split()[0]} times {against}"
+    return lines[0], next(row for row in lines[2:] if row[0] == variant)
 
 
 def index() -> str:

@@ -1,9 +1,6 @@
-r"""Formulas in the pages without a script and without a network: matplotlib's TeX as SVG, in the page itself.
+"""Formulas in the pages without a script and without a network: matplotlib's TeX as SVG, in the page itself.
 
 A Sphinx extension, named in ``conf.py``. A formula that matplotlib's mathtext cannot read is a warning of the build.
-
-    >>> svg(r"a^2").startswith("<svg ")
-    True
 """
 
 import html
