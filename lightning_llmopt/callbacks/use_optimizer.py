@@ -43,7 +43,8 @@ class UseOptimizer(Regroups):
         replaces: Position or class name of the only optimizer that is replaced; by default all.
         others: Optimizer of the parameters that ``optimizer`` is not for, written like ``optimizer`` or as
             ``{"class_path": ..., "init_args": {...}}``; that one then trains the blocks' matrices alone (where
-            there are no blocks, all matrices but embeddings), as ``torch.optim.Muon`` asks for. Both step as one.
+            there are no blocks, all matrices but embeddings) of more than one row and column, as ``torch.optim.Muon``
+            asks for. Both step as one.
         on_change: What to do if a checkpoint's groups or settings are others: ``"error"``, or ``"adopt"`` the new ones.
         show: Whether to print the groups.
         **more: Its arguments, by name; in YAML under ``dict_kwargs``.

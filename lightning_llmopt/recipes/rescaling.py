@@ -23,6 +23,9 @@ TOKENS_A_PARAMETER = 20
 _FAR = 32.0  # times as large or small; both rules were found within less
 _FITTED = (1e17, _FAR * 6.0 * 67e9 * 2e12)  # operations: the fits' smallest run, from memory; far from the largest one
 _LENGTHS = ("schedule.warmup", "schedule.decay", "schedule.half_life", "schedule.first_warmup")
+_ASKED = "as asked"
+_UNVERIFIED = "; the value before it is unverified"
+_UNVERIFIED_RUN = ", whose length or batch is unverified"
 _RULE_SOURCES = {
     "sqrt": "Malladi et al. 2022, https://arxiv.org/abs/2205.10287, whose rule also moves betas and eps: not done here",
     "linear": "Goyal et al. 2017, https://arxiv.org/abs/1706.02677, found for SGD",
@@ -69,13 +72,13 @@ def rescaled(
     draft = _Draft(recipe, {receipt.name: receipt for receipt in recipe.receipts}, [])
     old_batch, old_total = _stated(recipe, "batch"), _stated(recipe, "total")
     if wanted_size is not None:
-        draft.put("size", wanted_size, "as asked")
+        draft.put("size", wanted_size, _ASKED)
     wanted_total = None if total is None else _total(total, draft)
     if wanted_total is not None:
         why = (
             f"{TOKENS_A_PARAMETER} tokens a parameter, as Hoffmann et al. 2022 trained" if total == "chinchilla" else ""
         )
-        draft.put("total", f"{in_words(wanted_total)} tokens", why or "as asked")
+        draft.put("total", f"{in_words(wanted_total)} tokens", why or _ASKED)
     if (recipe.size_rule == "compute" and (wanted_size or wanted_total)) or wanted_size is not None:
         _follow_size(draft, extrapolate)
     if wanted_batch is not None:
@@ -105,6 +108,8 @@ class _Draft:
         before = self.receipts.get(name)
         if before is not None and before.value == value:
             return
+        if before is not None and why != _ASKED and _is_unverified(before):
+            why += _UNVERIFIED
         self.receipts[name] = Receipt(name, value, f"rescaled: {why}", "rescaled")
         self.changes.append(
             Change(name, "not stated" if before is None else in_words(before.value), in_words(value), why)
@@ -181,12 +186,13 @@ def _follow_batch(draft: _Draft, batch: int, rule: str) -> None:
     rate = scale_lr(float(draft.receipts["peak_lr"].value), old, batch, rule)
     far = "" if 1 / _FAR <= batch / old <= _FAR else "; so far from the published batch nobody has checked it"
     draft.put("peak_lr", _rounded(rate), f"goes with {power}, x {batch / old:.3g}: {_RULE_SOURCES[rule]}{far}")
-    draft.put("batch", batch, "as asked")
+    draft.put("batch", batch, _ASKED)
 
 
 def _keep_shares(draft: _Draft, batch: float | None, total: float | None) -> None:
     """Lengths in updates or tokens become parts of the run: those that they were."""
-    why = "keeps its part of the published run; ours"
+    doubted = any(_is_unverified(draft.recipe[name]) for name in ("batch", "total") if name in draft.recipe)
+    why = f"keeps its part of the published run{_UNVERIFIED_RUN if doubted else ''}; ours"
     for name, receipt in list(draft.receipts.items()):
         phase = is_pairs(receipt.value) and draft.receipts["schedule"].value == "phases"
         if not name.startswith("schedule.") or not (phase or name in _LENGTHS):
@@ -197,6 +203,11 @@ def _keep_shares(draft: _Draft, batch: float | None, total: float | None) -> Non
             draft.put(name, tuple(pairs), why)
         else:
             draft.put(name, _share(draft, receipt.value, batch, total), why)
+
+
+def _is_unverified(receipt: Receipt) -> bool:
+    """Whether it is, or was worked out from something that is."""
+    return receipt.checked == "unverified" or receipt.source.endswith(_UNVERIFIED)
 
 
 def _share(draft: _Draft, written: Any, batch: float | None, total: float | None) -> Any:

@@ -506,6 +506,13 @@ def test_muon_moves_whole_matrices_where_they_are_sharded(tmp_path, name):
         assert apart < 0.1 * moved  # its own arithmetic is in bf16
 
 
+def test_a_matrix_of_one_row_or_column_is_left_to_the_others(tmp_path):
+    """It is a vector: Muon would only change its length, and DTensor cannot even do that on shards of one row."""
+    done, module = run(tmp_path, *muon())
+    held, _ = done.optimizers[0].parts
+    assert [one is module.body.weight for group in held.param_groups for one in group["params"]] == [True]
+
+
 REFUSED = [
     pytest.param("ZeRO-1 2", "DeepSpeed takes one optimizer", marks=needs_deepspeed),
     pytest.param("FSDP1 2", "Muon only supports 2D parameters .*another strategy", marks=pytest.mark.distributed),

@@ -182,3 +182,16 @@ def test_rates_never_rise_with_the_size_and_never_fall_with_the_batch(name):
     assert all(after <= before for before, after in itertools.pairwise(rates))
     rates = [found.rescaled(batch=batch)["peak_lr"].value for batch in (10_000, 10**6, 10**7, 10**8)]
     assert all(after > before for before, after in itertools.pairwise(rates))
+
+
+def test_what_is_worked_out_from_an_unverified_value_says_so():
+    found = recipe("mistral-7b").rescaled(batch="1M")
+    for name in ("peak_lr", "schedule.warmup"):
+        assert found[name].source.endswith("; the value before it is unverified")
+        assert not found[name].verified
+    assert "unverified" not in recipe("llama2-7b").rescaled(batch="1M")["peak_lr"].source
+    twice = found.rescaled(batch="500k")
+    assert twice["peak_lr"].source.endswith("; the value before it is unverified")
+    assert found["batch"].source == "rescaled: as asked"
+    share = recipe("minicpm").rescaled(batch="1M")["schedule.half_life"]
+    assert share.source == "rescaled: keeps its part of the published run, whose length or batch is unverified; ours"
