@@ -210,13 +210,13 @@ def _stated_in(receipts: Mapping[str, Receipt], recipe: str, name: str) -> float
 
 def _tokens(name: str, amount: int | str) -> int:
     bare = amount.strip().removesuffix("tokens").removesuffix("token") if isinstance(amount, str) else amount
-    return _count(name, bare.strip() if isinstance(bare, str) else bare)
+    return _count(name, bare.strip() if isinstance(bare, str) else bare, what="tokens")
 
 
-def _count(name: str, amount: Any) -> int:
+def _count(name: str, amount: Any, *, what: str = "parameters") -> int:
     if isinstance(amount, float) and amount.is_integer() and amount >= 1:
         return int(amount)
-    return parse_count(amount, name=name)
+    return parse_count(amount, name=name, what=what)
 
 
 def _rounded(number: float) -> float:
