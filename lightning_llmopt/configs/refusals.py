@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..schedules.nearest import did_you_mean
 
@@ -154,6 +155,12 @@ def _wrong_type(place: tuple[str, ...], kind: str, value: str) -> str:
     return f"must be {'an' if kind[0] in 'aeiou' else 'a'} {kind}, got {value!r}."
 
 
+def _no_subcommand(place: tuple[str, ...], names: str) -> str:
+    script = Path(sys.argv[0]).name
+    ways = names.replace(",", ", ")
+    return f"the first word must be one of {ways}, got none. To train: python {script} fit --config run.yaml"
+
+
 def _fields(path: str) -> list[str]:
     """What the class or function at an import path takes by name, if it is imported already."""
     return [one.name for one in _parameters(path) if one.name != "self" and one.kind not in _REST]
@@ -189,5 +196,6 @@ _WORDS: list[tuple[re.Pattern[str], Callable[..., str]]] = [
     (re.compile(r"module '(.+)' has no attribute '(.+)'"), _no_name),
     (re.compile(r"Expected a dot import path string: (.+)"), _no_class),
     (re.compile(r"Expected an? (.+?)\. Got value: (.*)"), _wrong_type),
+    (re.compile(r'expected "subcommand" to be one of \{(.+)\}, but it was not provided'), _no_subcommand),
     (re.compile(r"the following arguments are required: (.+)"), lambda _, names: f"must have {names}."),
 ]

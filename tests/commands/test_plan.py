@@ -71,7 +71,8 @@ def test_without_rich_it_prints_plain_text(monkeypatch, capsys):
         (["--gpus", "x"], "--gpus must be a whole number, got 'x'."),
         (["--gpus"], "--gpus must have a value, got none."),
         (["more"], "'more' is one word too many. llmopt plan --help says what goes where."),
-        (["--gpus", "0"], "gpus must be a whole number >= 1, got 0."),
+        (["--micro-batch", "0"], "--micro-batch must be a whole number >= 1, got 0."),
+        (["--gpus", "0"], "--gpus must be a whole number >= 1, got 0."),
     ],
 )
 def test_what_is_wrong_is_said_with_the_way_out(capsys, words, sentence):

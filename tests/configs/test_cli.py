@@ -161,3 +161,14 @@ def test_the_subcommands_take_the_same_file(tmp_path, monkeypatch, capsys):
         LLMOptCLI(Regression)
     assert leaving.value.code == 2
     assert "Did you mean 'llmopt_fsdp2'?" in capsys.readouterr().err
+
+
+def test_without_a_subcommand_it_says_what_to_type(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["/home/me/train.py"])
+    with pytest.raises(SystemExit) as leaving:
+        LLMOptCLI(Regression)
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: the first word must be one of fit, validate, test, predict, got none. "
+        "To train: python train.py fit --config run.yaml\n"
+    )
