@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _let_go_of_stdout()
         return BROKEN_PIPE
     except OSError as error:
-        return _refuse(f"{error.filename}: {error.strerror}." if error.filename else str(error))
+        return _refuse(f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror or error}.")
     except (ValueError, ModuleNotFoundError) as error:
         return _refuse(str(error))
     return status

@@ -97,10 +97,18 @@ def examine_stretch(file: IO[bytes], *, start: int, length: int) -> Archive:
         archive = zipfile.ZipFile(stretch)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, OSError, MemoryError) as error:
         stretch.seek(0)
-        why = _BEGINNINGS.get(stretch.read(4), f"is no file of torch.save ({error})")
+        why = _BEGINNINGS.get(stretch.read(4)) or _other_tools(stretch) or f"is no file of torch.save ({error})"
         return Archive((Finding("error", f"{why}; {length:,} bytes are there"),))
     with archive:
         return _examine_records(archive)
+
+
+def _other_tools(file: IO[bytes]) -> str:
+    """What it is if it is safetensors: eight bytes with the length of a header in JSON, and the header."""
+    file.seek(8)
+    if not file.read(2).startswith(b'{"'):
+        return ""
+    return "is a file of safetensors: weights alone, without checksums, which doctor does not check"
 
 
 def _examine_records(archive: zipfile.ZipFile) -> Archive:

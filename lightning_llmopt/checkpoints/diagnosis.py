@@ -52,7 +52,7 @@ class Contents:
         if self.step is not None or self.epoch is not None:
             yield f"at update {self.step}, epoch {self.epoch}, written by Lightning {self.version}"
         if self.callbacks:
-            yield f"state of: {', '.join(self.callbacks)}"
+            yield f"state of: {', '.join(key.partition('{')[0] for key in self.callbacks)}"
         yield from self.schedule
 
 

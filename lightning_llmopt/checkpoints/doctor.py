@@ -97,7 +97,8 @@ def _about_run(folder: Path, checkpoints: tuple[Diagnosis, ...]) -> Iterator[Fin
         if found:
             yield Finding("note", f"{what}: {found[0]}")
     events = [file for file in files if ".tfevents." in file.name]
-    yield Finding("note", f"{len(events)} files of TensorBoard events" if events else "no TensorBoard events")
+    some = "1 file" if len(events) == 1 else f"{len(events)} files"
+    yield Finding("note", f"{some} of TensorBoard events" if events else "no TensorBoard events")
     empty = [file for file in events if file.is_file() and not file.stat().st_size]
     if empty:
         yield Finding("warning", f"{empty[0]} is empty: the run ended before it logged anything")

@@ -28,7 +28,7 @@ def imported(path: str, *, name: str) -> Any:
     where, colon, attribute = path.partition(":")
     if not colon:
         where, _, attribute = path.rpartition(".")
-    if not where or not attribute:
+    if not where or where.startswith(".") or not attribute:
         raise ValueError(
             f"{name} must be an import path such as package.module:attribute or file.py:name, got {path!r}."
         )
@@ -76,10 +76,21 @@ def made(target: Any, given: dict[str, Any], *, path: str, name: str, into: str 
         configuration = getattr(target, "config_class", None)
         return target(**given) if configuration is None else target(configuration(**given))
     except Exception as error:
-        said = str(error) or type(error).__name__
+        said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"{name} {path!r} could not be made: {said.rstrip('.')}. {into} KEY=VALUE gives arguments."
         ) from error
+
+
+def in_a_line(error: Exception) -> str:
+    """What an exception of the user's own code says, for the middle of a sentence.
+
+    Example:
+        >>> in_a_line(KeyError("width"))
+        "KeyError: 'width'"
+    """
+    said = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _module(where: str, path: str, name: str) -> ModuleType:
@@ -100,7 +111,7 @@ def _module(where: str, path: str, name: str) -> ModuleType:
     except (ValueError, OSError):
         raise
     except Exception as error:
-        raise ValueError(f"{name} {path!r}: importing {where} failed: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{name} {path!r}: importing {where} failed: {in_a_line(error)}.") from error
 
 
 def _from_file(file: Path, name: str) -> ModuleType:

@@ -18,6 +18,17 @@ _GIVEN = re.compile(r"(?:Got value|Given value): (?P<value>.*)\Z", re.DOTALL)
 _CHOICE = re.compile(r"invalid choice: (?P<value>.+?) \(choose from (?P<choices>.+)\)", re.DOTALL)
 
 
+def as_options(error: ValueError, names: Iterable[str]) -> ValueError:
+    """A refusal that begins with the name of an argument, by the name of its option.
+
+    Example:
+        >>> as_options(ValueError("micro_batch must be a whole number >= 1, got 0."), ["gpus", "micro_batch"])
+        ValueError('--micro-batch must be a whole number >= 1, got 0.')
+    """
+    first, space, rest = str(error).partition(" ")
+    return ValueError(f"--{first.replace('_', '-')}{space}{rest}") if first in names else error
+
+
 def sentence(message: str, *, options: Iterable[str], command: str) -> str:
     """The complaint of a parser as one sentence.
 
@@ -37,6 +48,9 @@ def sentence(message: str, *, options: Iterable[str], command: str) -> str:
     if message.startswith("unrecognized arguments: "):
         word = message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
         if not word.startswith("-"):
+            written = message.removeprefix("unrecognized arguments: ").split()[0]
+            if "=" in written and "--init" in options:
+                return f"Each KEY=VALUE must follow an --init of its own, got {written!r} alone: --init {written}."
             return f"{word!r} is one word too many. {command} --help says what goes where."
         near = get_close_matches(word, options, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""

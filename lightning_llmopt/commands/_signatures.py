@@ -1,7 +1,7 @@
 """Options from the signature of a function that makes a schedule, and schedules from YAML: by jsonargparse."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_type_hints
 
@@ -33,7 +33,9 @@ def named(name: str) -> Callable[..., Any]:
     return RECIPES[known]
 
 
-def parser_for(function: Callable[..., Any], command: str, *, about: str, more: str) -> Any:
+def parser_for(
+    function: Callable[..., Any], command: str, *, about: str, more: str, reserved: Container[str] = ()
+) -> Any:
     """A parser with an option for every argument of ``function``.
 
     Args:
@@ -41,8 +43,10 @@ def parser_for(function: Callable[..., Any], command: str, *, about: str, more: 
         command: What is called, such as ``"preview wsd"``.
         about: Printed above the options.
         more: Printed below them.
+        reserved: Options that the command has for itself.
 
     Raises:
+        ValueError: If ``function`` takes what no option can stand for.
         ModuleNotFoundError: If jsonargparse is not installed.
     """
     library = needed("jsonargparse", by=f"llmopt {command.split()[0]}")
@@ -55,6 +59,8 @@ def parser_for(function: Callable[..., Any], command: str, *, about: str, more: 
     hints = get_type_hints(function)
     what = documented(function, by=f"llmopt {command.split()[0]}")
     for name, rule in inspect.signature(function).parameters.items():
+        if f"--{name.replace('_', '-')}" in reserved:
+            raise ValueError(f"{function.__name__} takes {name}, which llmopt has an option for. Name it otherwise.")
         if rule.kind not in (rule.KEYWORD_ONLY, rule.POSITIONAL_OR_KEYWORD):
             raise ValueError(f"{function.__name__} takes *arguments, which no option can stand for. Name its settings.")
         text = what.get(name, "")

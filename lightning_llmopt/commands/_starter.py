@@ -92,7 +92,7 @@ def yaml_of(choices: Choices, *, config: str, script: str) -> str:
     lines = [
         "# Written by `llmopt init`; yours to change.",
         f"#   python {script} fit --config {config}",
-        *([] if choices.recipe else [f"#   llmopt preview --config {config} --lr {choices.lr:g}"]),
+        f"#   llmopt preview --config {config}" + ("" if choices.recipe else f" --lr {choices.lr:g}"),
         f"#   llmopt find-lr {script}:Model --data {script}:Data --config {config}",
         "seed_everything: 0",
         "trainer:",

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import NO, YES
 from ._extras import needed
-from ._importing import imported, made, settings_of
+from ._importing import imported, in_a_line, made, settings_of
 from ._parsing import Parser, file_ending, number, whole
 from ._yaml import read_yaml
 
@@ -143,7 +143,7 @@ def _from_config(options: argparse.Namespace, folder: str) -> tuple[Any, Any, An
         lines = [line.removeprefix("error: ") for line in said.getvalue().splitlines() if line.strip()]
         raise ValueError(f"--config {options.config!r}: {' '.join(lines)}") from error
     except Exception as error:  # a module or data module of the user's
-        raise ValueError(f"--config {options.config!r}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"--config {options.config!r}: {in_a_line(error)}.") from error
     return made_by.trainer, made_by.model, made_by.datamodule
 
 
@@ -160,7 +160,7 @@ def _tested(trainer: Any, module: Any, data: Any, options: argparse.Namespace) -
         return find_lr(trainer, module, **{where: data}, **limits)
     except Exception as error:  # the user's own code runs in there
         hint = " Give --data." if data is None and options.config is None else ""
-        raise ValueError(f"The test failed: {type(error).__name__}: {error}{hint}") from error
+        raise ValueError(f"The test failed: {in_a_line(error)}.{hint}") from error
 
 
 @contextmanager

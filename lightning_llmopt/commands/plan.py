@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..planning import NAMED, OPTIMIZERS, PRECISIONS, STRATEGIES, plan
+from ..planning.activations import MODES
 from . import NO, YES
 from ._parsing import Parser
-from ._printing import rich_table, terminal
+from ._printing import draw, terminal
+from ._sentences import as_options
 
 ABOUT = """
 Memory of a run on each device: by component, by layout (one device, DDP, ZeRO,
@@ -43,14 +45,17 @@ def run(words: Sequence[str]) -> int:
     model = settings.pop("model")
     if settings["checkpointing"].isdecimal():
         settings["checkpointing"] = int(settings["checkpointing"])
-    found = plan(model, **settings)
+    try:
+        found = plan(model, **settings)
+    except ValueError as error:
+        raise as_options(error, settings) from error
     console = terminal()
     if console is None:
         print(found)
         return YES if found.fits else NO
     console.print(f"{found.title}\n", highlight=False)
     for grid in found.tables:
-        console.print(rich_table(grid, console.width, style=_style))
+        draw(console, grid, style=_style)
     console.print("\n".join([*found.notes, "", found.advice, *found.topology]), highlight=False, markup=False)
     return YES if found.fits else NO
 
@@ -74,7 +79,10 @@ def _parser() -> argparse.ArgumentParser:
             f"--{option}", choices=known, default=usual, metavar="NAME", help=f"{', '.join(known)} ({what})"
         )
     parser.add_argument(
-        "--checkpointing", default="none", metavar="MODE", help="none, selective, sqrt, every_block or N (%(default)s)"
+        "--checkpointing",
+        default="none",
+        metavar="MODE",
+        help=f"{', '.join(MODES)} or N (%(default)s)",
     )
     return parser
 

@@ -49,6 +49,7 @@ shapes:
 the other schedules.
 """
 _MOST_PHASES = 20
+_OWN = ("--help", "--total", "--tokens-per-update", "--lr", "--png", "--csv", "--width", "--height")
 
 
 def run(words: Sequence[str]) -> int:
@@ -65,7 +66,7 @@ def _read(words: Sequence[str]) -> tuple[ScheduleSpec | Schedule, dict[str, Any]
     name = words[0] if words and not words[0].startswith("-") else None
     if name is not None:
         function = named(name)
-        parser = parser_for(function, f"preview {name}", about=_about(function), more=_MORE_OF_ONE)
+        parser = parser_for(function, f"preview {name}", about=_about(function), more=_MORE_OF_ONE, reserved=_OWN)
         _add_own(parser)
         options = vars(parser.parse_args(words[1:]))
         return schedule_from(function, options), options
@@ -90,7 +91,9 @@ def _parser() -> Any:
         more=MORE,
     )
     parser.add_argument(
-        "--config", metavar="FILE", help="YAML of LightningCLI: the schedule of its LRSchedule, in place of NAME"
+        "--config",
+        metavar="FILE",
+        help="YAML of LightningCLI: the schedule of its LRSchedule or UseRecipe, in place of NAME",
     )
     _add_own(parser)
     return parser
@@ -179,11 +182,15 @@ def _total(written: str | int | None, tokens: int | None) -> int | None:
     """Length of the run in updates."""
     if written is None:
         return None
-    length: Duration = parse_duration("--total", written)
-    if length.unit == "tokens" and tokens:
+    try:
+        length: Duration | None = parse_duration("--total", written)
+    except ValueError:  # which names units that no total has
+        length = None
+    if length is not None and length.unit == "tokens" and tokens:
         return math.ceil(length.amount / Fraction(tokens))
-    if length.unit != "updates":
-        ways = "Give --tokens-per-update." if length.unit == "tokens" else "Write it in updates."
+    if length is None or length.unit != "updates":
+        in_tokens = length is not None and length.unit == "tokens"
+        ways = "Give --tokens-per-update." if in_tokens else "Write it in updates, such as 10000 or 100k."
         raise ValueError(f"--total must be updates, or tokens with --tokens-per-update, got {written!r}. {ways}")
     return int(length.amount)
 

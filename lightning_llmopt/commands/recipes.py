@@ -9,6 +9,7 @@ from ..recipes import Recipe, recipe, recipes
 from . import YES
 from ._parsing import Parser
 from ._printing import show
+from ._sentences import as_options
 
 ABOUT = """
 Published runs by name: every value with its source, and a mark where it is
@@ -43,7 +44,10 @@ def run(words: Sequence[str]) -> int:
         return YES
     found = recipe(options.name)
     if changes:
-        found = found.rescaled(**changes, rule=options.rule)
+        try:
+            found = found.rescaled(**changes, rule=options.rule)
+        except ValueError as error:
+            raise as_options(error, changes) from error
     title, *lines = str(found).replace("verified", "checked", 1).splitlines()  # one letter less, for 80 columns
     end = next(at for at, line in enumerate(lines) if line.startswith("[1] "))
     print("\n".join([title, *_narrowed(lines[:end]), *map(_wrapped, lines[end:])]))

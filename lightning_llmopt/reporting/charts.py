@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from .log import Log, Points
 
@@ -92,7 +93,8 @@ def skips(log: Log) -> tuple[tuple[int, int], ...]:
 
 def stretches(log: Log) -> tuple[Stretch, ...]:
     """The phases that were logged, and where one begins as planned; without a log of them, the planned ones."""
-    planned = [one for one in log.summary.get("phases", ()) if isinstance(one, dict) and "begin" in one]
+    kept = log.summary.get("phases")
+    planned = [one for one in (kept if isinstance(kept, list) else ()) if _is_phase(one)]
     names = {one.get("number", at): str(one.get("name", "")) for at, one in enumerate(planned)}
     starts = {one["begin"] for one in planned}
     logged = next(iter(_ours(log.points, r"schedule/(phase.*)").values()), ())
@@ -108,6 +110,11 @@ def stretches(log: Log) -> tuple[Stretch, ...]:
         Stretch(names.get(number, f"phase {number}"), begin, end)
         for (begin, number), end in zip(begins, ends, strict=True)
     )
+
+
+def _is_phase(kept: Any) -> bool:
+    """Whether it is what ``RunSummary`` writes of a phase; the file may be anybody's."""
+    return isinstance(kept, dict) and all(isinstance(kept.get(end), int) for end in ("begin", "end")) and "name" in kept
 
 
 def _chart(

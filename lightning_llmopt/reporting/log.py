@@ -49,8 +49,8 @@ def read_log(folder: Path) -> Log:
     files = tuple(file for _, found in parts for file in found)
     if not files:
         raise ValueError(
-            f"report needs a folder with TensorBoard's event files ({EVENTS}) or a {CSV}, found neither in {folder}. "
-            "Give the logger's folder, or train with a TensorBoardLogger or CSVLogger."
+            f"report needs a folder with TensorBoard's event files ({EVENTS}) or a {CSV}, found neither in "
+            f"{str(folder)!r}. Give the logger's folder, or train with a TensorBoardLogger or CSVLogger."
         )
     (of_events, _), (of_csv, _) = parts
     points = {**of_csv, **of_events}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -106,21 +107,27 @@ def _summary(summary: Mapping[str, Any]) -> str:
         if isinstance(summary.get(key), list)
     ]
     tables = [
-        f"<section><h2>{escape(str(table.get('title', '')))}</h2>{_table(table.get('rows', []))}</section>"
-        for table in summary.get("groups", [])
+        f"<section><h2>{escape(str(table.get('title', '')))}</h2>{_table(_list(table.get('rows')))}</section>"
+        for table in _list(summary.get("groups"))
         if isinstance(table, dict)
     ]
     return f'<div class="summary">{"".join(parts + tables)}</div>' if parts or tables else ""
 
 
-def _lines(lines: Sequence[Sequence[str]]) -> str:
-    texts = [(str(label), str(text)) for label, text in lines if not set(str(text)) <= set(_TERMINAL_CURVE)]
+def _list(kept: Any) -> list[Any]:
+    """What ``RunSummary`` writes as a list; the file may be anybody's."""
+    return kept if isinstance(kept, list) else []
+
+
+def _lines(lines: Sequence[Any]) -> str:
+    pairs = [line for line in lines if isinstance(line, list) and len(line) == 2]
+    texts = [(str(label), str(text)) for label, text in pairs if not set(str(text)) <= set(_TERMINAL_CURVE)]
     return "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in texts)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _table(rows: Sequence[Any]) -> str:
     head = "".join(f"<th>{name}</th>" for name in ("group", "parameters", "tensors", "rate", "decay", "blocks"))
-    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in _list(row)) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
@@ -131,6 +138,8 @@ def _footer(log: Log, *, shaded: bool, skipped: bool) -> str:
     words = words if faint else []
     words += ["Shades are phases of the schedule."] if shaded else []
     words += ["Red lines are logging steps with skipped updates before them."] if skipped else []
+    broken = any(not isfinite(value) for chart in charts(log) for line in chart.lines for _, value in line.points)
+    words += ["Red triangles are values that are NaN or infinite."] if broken else []
     words += [f"{more} more metrics have no chart."] if (more := left_out(log)) else []
     files = "".join(f"<li>{escape(str(file))}</li>" for file in log.files)
     count = f"{points:,} points of {len(log.points):,} tags, read from:"

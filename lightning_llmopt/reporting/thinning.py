@@ -74,14 +74,17 @@ def number(value: float) -> str:
     """As an axis says it.
 
     Example:
-        >>> [number(value) for value in (0.0, 0.0001, 0.25, 1500.0, 2e6, 3e-7)]
-        ['0', '1e-4', '0.25', '1.5k', '2M', '3e-7']
+        >>> [number(value) for value in (0.0, 0.0001, 0.25, 1500.0, 2e6, 3e-7, 2e20)]
+        ['0', '1e-4', '0.25', '1.5k', '2M', '3e-7', '2e20']
     """
     size = abs(value)
     if size and size < 1e-3:
         mantissa, _, exponent = f"{value:.3g}".partition("e") if size < 1e-4 else f"{value:.2e}".partition("e")
         short = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
         return f"{short}e{int(exponent)}"
+    if size >= 1e13:
+        mantissa, _, exponent = f"{value:.3g}".partition("e")
+        return f"{mantissa}e{int(exponent)}"
     for limit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if size >= limit:
             return f"{value / limit:.4g}{letter}"

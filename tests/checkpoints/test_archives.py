@@ -133,6 +133,10 @@ def test_other_files_are_told_apart(tmp_path):
     file = tmp_path / "a.pt"
     file.write_bytes(b"hello")
     assert errors(file) == ["is no file of torch.save (File is not a zip file); 5 bytes are there"]
+    file.write_bytes((16).to_bytes(8, "little") + b'{"__metadata__":{}}')
+    assert errors(file) == [
+        "is a file of safetensors: weights alone, without checksums, which doctor does not check; 27 bytes are there"
+    ]
     torch.save({"a": 1}, file, _use_new_zipfile_serialization=False)
     assert "is in torch's old format, which has no checksums" in errors(file)[0]
 

@@ -15,7 +15,7 @@ def test_only_errors_are_faults_and_those_of_parts_count():
 
 
 def test_the_text_has_all_of_it_in_order():
-    contents = Contents(6, 1, "2.6.6", ("LRSchedule", "Own"), ("LRSchedule: in 'decay'",))
+    contents = Contents(6, 1, "2.6.6", ("LRSchedule", "Own{'every': None, 'cut o"), ("LRSchedule: in 'decay'",))
     text = str(Diagnosis("a.ckpt", "checkpoint", (Finding("ok", "good"),), contents))
     assert text.splitlines() == [
         "a.ckpt: checkpoint, no faults",

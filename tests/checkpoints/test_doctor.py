@@ -92,7 +92,7 @@ def test_a_run_is_told_with_all_its_checkpoints(run):
     assert "the newest to go on from: " in text
     assert "step=6.ckpt, update 6" in text
     assert "hyperparameters: " in text
-    assert "1 files of TensorBoard events" in text
+    assert "1 file of TensorBoard events" in text
 
 
 def test_a_run_with_one_broken_checkpoint_goes_on_from_the_one_before(run):

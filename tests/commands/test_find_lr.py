@@ -155,7 +155,7 @@ def test_the_logger_of_a_yaml_file_is_not_even_made(path, tmp_path, monkeypatch)
     ("words", "sentence"),
     [
         ([], "MODULE must be given, or --config FILE that names it."),
-        (["{path}:Model"], "must be implemented to be used with the Lightning Trainer Give --data."),
+        (["{path}:Model"], "must be implemented to be used with the Lightning Trainer. Give --data."),
         (["{path}:Modl"], "has no 'Modl'. Did you mean Model?"),
         (["{path}:Data", "--data", "{path}:Data"], "MODULE must be a LightningModule or make one, got Data."),
         (["{path}:Model", "--data", "{path}:Data", "--data-init", "bach=3"], "--data-init KEY=VALUE gives arguments."),

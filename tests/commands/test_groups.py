@@ -151,6 +151,8 @@ def test_blocks_can_be_named(capsys, path):
         (["{path}:Nett"], "MODEL '{path}:Nett': {path} has no 'Nett'. Did you mean Net?"),
         (["{path}:broken"], "could not be made: Linear.__init__() missing 2 required positional arguments"),
         (["{path}:Net", "--init", "widht=3"], "unexpected keyword argument 'widht'. --init KEY=VALUE gives arguments."),
+        (["{path}:Net", "--init", "a=1", "b=2"], "Each KEY=VALUE must follow an --init of its own, got 'b=2' alone"),
+        ([".:Net"], "MODEL must be an import path such as package.module:attribute or file.py:name, got '.:Net'."),
         (["{path}:Net", "--init", "3"], "--init must be KEY=VALUE, such as width=64, got '3'."),
         (["{path}:Net", "--no-decay", "norm"], "--no-decay must be norm,bias or norm,bias,embedding, got 'norm'."),
         (["{path}:Net", "--layer-decay", "1.5"], "--layer-decay must be a finite number > 0 and <= 1, got '1.5'."),
@@ -177,4 +179,4 @@ def test_a_file_that_fails_is_a_sentence(capsys, tmp_path):
     (tmp_path / "fails.py").write_text("1 / 0")
     assert main(["groups", f"{tmp_path}/fails.py:Net"]) == 2
     assert "importing" in (err := capsys.readouterr().err)
-    assert err.endswith("failed: ZeroDivisionError: division by zero\n")
+    assert err.endswith("failed: ZeroDivisionError: division by zero.\n")

@@ -39,6 +39,18 @@ def test_in_a_terminal_rich_draws_it(monkeypatch, capsys):
         assert "…" not in out
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 118, 119, 120, 121, 122, 123, 200])
+def test_no_terminal_is_so_narrow_that_digits_or_names_are_cut(monkeypatch, capsys, columns):
+    pytest.importorskip("rich")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    main(["plan", "70B"])
+    out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    rows = [line.split() for line in out.splitlines()]
+    assert ["one", "device", "280", "0", "280", "560", "78.7", "0.79", "0", "280", "1,400", "no"] in rows
+    assert next(row for row in rows if row[:1] == ["layout"])[-1] == "fits"
+
+
 def test_under_no_color_a_terminal_gets_plain_text(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("NO_COLOR", "1")
@@ -59,7 +71,8 @@ def test_without_rich_it_prints_plain_text(monkeypatch, capsys):
         (["--gpus", "x"], "--gpus must be a whole number, got 'x'."),
         (["--gpus"], "--gpus must have a value, got none."),
         (["more"], "'more' is one word too many. llmopt plan --help says what goes where."),
-        (["--gpus", "0"], "gpus must be a whole number >= 1, got 0."),
+        (["--micro-batch", "0"], "--micro-batch must be a whole number >= 1, got 0."),
+        (["--gpus", "0"], "--gpus must be a whole number >= 1, got 0."),
     ],
 )
 def test_what_is_wrong_is_said_with_the_way_out(capsys, words, sentence):

@@ -8,6 +8,7 @@ import pytest
 
 from lightning_llmopt.cli import main
 from lightning_llmopt.preview import preview
+from lightning_llmopt.recipes import UseRecipe
 from lightning_llmopt.schedules import RECIPES, cosine, linear, sequence, wsd
 
 pytest.importorskip("jsonargparse")
@@ -178,7 +179,14 @@ def test_what_is_wrong_is_one_sentence(capsys, words, sentence):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("trainer: {callbacks: []}", "must have an LRSchedule among trainer.callbacks, got none."),
+        (
+            "trainer: {callbacks: []}",
+            "must have an LRSchedule or a UseRecipe with a schedule among trainer.callbacks, got none.",
+        ),
+        ("trainer: 5", "trainer must be a mapping such as max_steps: 1000, got 5."),
+        ("trainer: {callbacks: [{class_path: UseRecipe}]}", "UseRecipe must have init_args.name, got None."),
+        ("trainer: {callbacks: [{class_path: LRSchedule, init_args: 3}]}", "init_args of LRSchedule must be a mapping"),
+        ("a:\n  b: [1", "is no YAML: line 2, column 8: expected ',' or ']', but got '<stream end>'."),
         ("- 1", "must hold a mapping such as trainer: ..., got list."),
         ("a: [", "is no YAML: "),
         (CONFIG.format(schedule="{recipe: wsd, warmpu: 3}"), "got 'warmpu'. Did you mean 'warmup'?"),
@@ -215,3 +223,38 @@ def test_in_a_terminal_rich_draws_the_table(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "\x1b[" in out
     assert "…" not in out
+
+
+def test_a_yaml_file_with_a_recipe_shows_what_the_recipe_plays(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(
+        "trainer: {max_steps: 1000, callbacks: [{class_path: lightning_llmopt.recipes.UseRecipe, "
+        "init_args: {name: llama2-7b, batch: 512, total: 512000}}]}"
+    )
+    assert main(["preview", "--config", f"{tmp_path}/run.yaml", "--csv", f"{tmp_path}/found.csv"]) == 0
+    expected = UseRecipe("llama2-7b", batch=512, total=512_000).recipe.schedule().resolve(total_steps=1000)
+    found = numbers(tmp_path / "found.csv")
+    assert found[:1000] == pytest.approx([expected(step) for step in range(1000)], rel=1e-6)
+
+
+def test_a_recipe_without_its_schedule_is_passed_over(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(
+        "trainer: {max_steps: 10, callbacks: [{class_path: UseRecipe, init_args: {name: llama2-7b, schedule: false}}]}"
+    )
+    assert main(["preview", "--config", f"{tmp_path}/run.yaml"]) == 2
+    assert "got none." in capsys.readouterr().err
+
+
+def test_a_function_that_takes_an_option_of_ours_is_refused_by_name(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text("def wide(width: int = 4):\n    return None\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["preview", "mine.py:wide", "--total", "10"]) == 2
+    assert capsys.readouterr().err == "llmopt: wide takes width, which llmopt has an option for. Name it otherwise.\n"
+
+
+@pytest.mark.parametrize("written", ["x", "", "1e30", "3 epochs", "50%"])
+def test_a_total_that_is_none_is_told_how_totals_are_written(capsys, written):
+    assert main(["preview", "wsd", "--total", written]) == 2
+    assert capsys.readouterr().err == (
+        f"llmopt: --total must be updates, or tokens with --tokens-per-update, got {written!r}. "
+        "Write it in updates, such as 10000 or 100k.\n"
+    )

@@ -2,6 +2,8 @@ import json
 import re
 from html.parser import HTMLParser
 
+import pytest
+
 from lightning_llmopt.reporting.log import Log
 from lightning_llmopt.reporting.page import page
 
@@ -67,3 +69,18 @@ def test_the_pointer_reads_plain_numbers():
     text = page(Log(POINTS, (), {}), title="a run")
     loss, _ = (json.loads(found) for found in re.findall(r'<script type="application/json">(.*?)</script>', text))
     assert loss["lines"] == [{"name": "train/loss", "points": [[0, 3.0], [9, "nan"], [19, 2.0]]}]
+
+
+def test_values_that_are_no_numbers_are_explained():
+    assert "Red triangles are values that are NaN or infinite." in page(Log(POINTS, (), {}), title="a run")
+    assert "Red triangles" not in page(Log({"loss": ((0, 1.0), (1, 2.0))}, (), {}), title="a run")
+
+
+@pytest.mark.parametrize(
+    "kept", [5, "x", None, [3], ["ab"], [{"begin": 1}], [{"title": 1, "rows": 7}], [{"rows": [7]}], {}]
+)
+def test_a_summary_that_is_not_ours_breaks_nothing(kept):
+    summary = dict.fromkeys(("start", "end", "phases", "groups", "module"), kept)
+    tags = Tags()
+    tags.feed(page(Log(POINTS, (), summary), title="a run"))
+    assert tags.open == []
