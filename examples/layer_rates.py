@@ -9,7 +9,7 @@ import torch
 from corpus import RandomCrops, ScoredWindows, read_corpus
 from gpt import GPT
 from lightning.pytorch import Trainer, seed_everything
-from train_gpt import keep_quiet
+from train_gpt import hear_our_callbacks, keep_quiet
 
 from lightning_llmopt.callbacks import GradientNormClip, LayerwiseLRDecay, LRSchedule, ParamGroups, WeightDecaySplit
 from lightning_llmopt.schedules import wsd
@@ -18,6 +18,7 @@ from lightning_llmopt.schedules import wsd
 def main() -> None:
     """Run the example."""
     keep_quiet()
+    hear_our_callbacks()
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--decay", type=float, default=0.9, help="rate of a layer over that of the next (default: 0.9)")
     parser.add_argument("--updates", type=int, default=200, help="default: 200")

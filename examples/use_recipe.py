@@ -11,7 +11,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from corpus import RandomCrops, ScoredWindows, read_corpus
 from gpt import GPT
 from lightning.pytorch import Trainer, seed_everything
-from train_gpt import keep_quiet
+from train_gpt import hear_our_callbacks, keep_quiet
 
 from lightning_llmopt.recipes import UseRecipe, recipe, recipes
 
@@ -21,6 +21,7 @@ BATCH = 8  # crops in an update
 def main() -> int:
     """Run the example; returns the exit status."""
     keep_quiet()
+    hear_our_callbacks()
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="gpt3-125m", help="its name (default: gpt3-125m)")
     parser.add_argument("--list", action="store_true", help="print all recipes and stop")
