@@ -1,6 +1,8 @@
 """What the figures of the cards show: curves that the code itself makes, as numbers; ``draw_cards.py`` draws them."""
 
+import json
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,10 +13,18 @@ import torch
 from draw_curves import RECIPES
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_llmopt.callbacks import GradientNormClip, GradientNormMonitor, IndependentWeightDecay, SkipBadSteps
+from lightning_llmopt.callbacks import (
+    GradientNormClip,
+    GradientNormMonitor,
+    IndependentWeightDecay,
+    RunSummary,
+    SkipBadSteps,
+    UseOptimizer,
+)
 from lightning_llmopt.gradients import AdaGCRule, ZClipRule, clip_coefficient, clip_units_, clip_values_
 from lightning_llmopt.optim import (
     BaseWidth,
@@ -38,6 +48,8 @@ from lightning_llmopt.planning import (
     scale_lr,
 )
 from lightning_llmopt.preview import LRFinding
+from lightning_llmopt.recipes import recipe
+from lightning_llmopt.reporting.thinning import thinned
 from lightning_llmopt.schedules import constant, cosine, one_cycle, wsd
 
 STEPS = 240
@@ -218,13 +230,13 @@ class Norms(Callback):
             self.rows.append({key: float(value) for key, value in trainer.callback_metrics.items()})
 
 
-def _fit(module: Toy, callbacks: list[Callback], updates: int = 120) -> Toy:
+def _fit(module: Toy, callbacks: list[Callback], updates: int = 120, logger: CSVLogger | None = None) -> Toy:
     seed_everything(0, verbose=False)
     module.load_state_dict(Toy().state_dict())
     loader = DataLoader(torch.randn(updates * 8, 32), batch_size=8)
-    parts = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    silent: dict[str, Any] = dict.fromkeys(parts, False)
-    trainer = Trainer(max_steps=updates, callbacks=callbacks, accelerator="cpu", log_every_n_steps=1, **silent)
+    silent = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    run: dict[str, Any] = {"max_steps": updates, "callbacks": callbacks, "logger": logger or False}
+    trainer = Trainer(**run, **silent, accelerator="cpu", log_every_n_steps=1)
     trainer.fit(module, loader)
     return module
 
@@ -247,6 +259,32 @@ def _skipping() -> Figure:
         "the same with SkipBadSteps()": _fit(Toy(bad), [SkipBadSteps()]).losses,
     }
     return Figure("update", "loss", tuple(line(name, range(len(row)), row) for name, row in losses.items()), log="y")
+
+
+@_figure("RunSummary")
+def _counted() -> Figure:
+    bad = dict.fromkeys((80, 95, 110), 1e5)
+    with tempfile.TemporaryDirectory() as folder:
+        callbacks = [SkipBadSteps(), GradientNormClip(0.5), RunSummary()]
+        _fit(Toy(bad), callbacks, logger=CSVLogger(folder, name="", version=""))
+        counts = json.loads((Path(folder) / "run_summary.json").read_text())["counts"]
+    names = ("applied", "skipped", "clipped")
+    found = (sum(counts["applied"]), sum(counts["skipped"].values()), counts["clipped"])
+    bars = line("", range(3), found, "bar")
+    return Figure("", "updates of 120, three batches bad", (bars,), names=names)
+
+
+@_figure("report")
+def _thinned() -> Figure:
+    noise = torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values = 4 * torch.exp(-torch.arange(20_000, dtype=torch.float64) / 8_000) + 0.05 * noise
+    values[[5_050, 13_050]] += 2
+    curve = tuple(enumerate(values.tolist()))
+    cases = {"every 100th of 20,000 points": curve[::100], "200 points, as drawn": thinned(curve, most=200)}
+    lines = []
+    for name, points in cases.items():
+        lines.append(line(name, [step for step, _ in points], [value for _, value in points]))
+    return Figure("update", "loss, made up, with two spikes", tuple(lines))
 
 
 @_figure("ClipAdvisor")
@@ -310,6 +348,25 @@ def _independent() -> Figure:
         groups = [_fit(Toy(rate=rate), deepcopy(callbacks), updates=1).optimizers().param_groups[0] for rate in rates]
         lines.append(line(name, rates, [group["lr"] * group["weight_decay"] for group in groups]))
     return Figure("learning rate", "part of the weights taken off in an update", tuple(lines), log="xy")
+
+
+@_figure("UseOptimizer")
+def _others() -> Figure:
+    losses = {"the module's own AdamW": _fit(Toy(), []).losses}
+    for name, settings in (("SGD", {"lr": 0.02, "momentum": 0.9}), ("Adagrad", {"lr": 0.05})):
+        use = UseOptimizer(f"torch.optim.{name}", **settings, show=False)
+        losses[f"UseOptimizer: {name}"] = _fit(Toy(), [use]).losses
+    return Figure("update", "loss", tuple(line(name, range(len(row)), row) for name, row in losses.items()), log="y")
+
+
+@_figure("UseRecipe")
+def _published_runs() -> Figure:
+    steps, lines = range(0, 1_001, 4), []
+    for name in ("gpt3-125m", "llama2-7b", "deepseek-v3"):
+        run = recipe(name).rescaled(batch=1_000, total=1_000_000, rule="keep")
+        schedule, peak = run.schedule().resolve(total_steps=1_000), run["peak_lr"].value
+        lines.append(line(name, steps, [peak * schedule(step) for step in steps], "-"))
+    return Figure("update of a run of 1,000", "learning rate", tuple(lines))
 
 
 def _mlp(width: int) -> nn.Sequential:

@@ -1,7 +1,13 @@
 """Sphinx settings: pages in MyST, reference from the docstrings, no network."""
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # formulas.py
+
 project = "lightning-llmopt"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "formulas"]
+html_math_renderer = "svg"
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_show_copyright = False

@@ -28,7 +28,8 @@ SHELVES = {
     "clipping": "Clipping",
     "watching": "Watching and skipping",
     "groups": "Groups, widths and weight decay",
-    "planning": "Planning and memory",
+    "recipe": "Published settings, other optimizers",
+    "planning": "Planning, memory and strategies",
 }
 OF_SCHEDULES = {
     "cost": [["schedule", groups, "ours: LRSchedule in a fit"] for groups in ("2 groups", "200 groups")],
@@ -76,6 +77,7 @@ def page_of(card: Card) -> str:
         f"{doc['']}",
         f"![{card.name}](../images/cards/{card.slug}.png)",
         f"```python\nfrom {entry['room']} import {card.name}\n```",
+        *_also(entry),
         f"**When.** {entry['when']}",
         f"**Formula**\n\n$$\n{entry['formula']}\n$$" + (f"\n\n{WORDS}" if card.is_schedule else ""),
         f"**Settings**\n\n{_settings(card.thing, doc.get('Args', ''))}",
@@ -86,6 +88,12 @@ def page_of(card: Card) -> str:
         f"More: [the page]({entry['page']}), [reference](../reference.md).",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _also(entry: dict[str, Any]) -> list[str]:
+    """Further names that the card is about."""
+    names = ", ".join(f"`{name}`" for name in entry.get("covers", ()))
+    return [f"Belongs to it, from the same room: {names}."] if names else []
 
 
 WORDS = "Here $s$ is the update, counted from 0, $w$ the warmup, $d$ the decay, $N$ the run and $f$ the floor."
@@ -144,13 +152,18 @@ def _cost(cost: str | list[list[str]]) -> str:
 
 def _measured(section: str, table: str, variant: str) -> str:
     """One row of docs/benchmarks.md as a line."""
+    heads, row = row_of(section, table, variant)
+    against = heads[2].removeprefix("times ").removesuffix(" [q1, q3]")
+    return f"- {variant} ({table}): {row[1]} {heads[1]}, {row[2].split()[0]} times {against}"
+
+
+def row_of(section: str, table: str, variant: str) -> tuple[list[str], list[str]]:
+    """Heads and cells of a row of docs/benchmarks.md."""
     text = (DOCS / "benchmarks.md").read_text()
     for head in (f"\n## {section}\n", f"\n### {table}\n"):
         text = text.split(head, 1)[1].split("\n" + head.split()[0] + " ", 1)[0]
     lines = [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines() if row.startswith("|")]
-    heads, row = lines[0], next(row for row in lines[2:] if row[0] == variant)
-    against = heads[2].removeprefix("times ").removesuffix(" [q1, q3]")
-    return f"- {variant} ({table}): {row[1]} {heads[1]}, {row[2].split()[0]} times {against}"
+    return lines[0], next(row for row in lines[2:] if row[0] == variant)
 
 
 def index() -> str:

@@ -3,11 +3,15 @@
 .venv/bin/python docs/draw_matrix.py
 """
 
+import contextlib
+import io
+import multiprocessing
 import os
 import re
-import subprocess
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
+
+import pytest
 
 from lightning_llmopt.selftest._places import PLACES
 from lightning_llmopt.strategies import PRESETS
@@ -36,6 +40,9 @@ ROWS = (  # what is claimed, and the tests that hold it
         "strategies_groups.py::test_weights_after_three_updates_are_those_of_one_process",
     ),
     ("resumed", "strategies_groups.py::test_a_resumed_run_has_the_same_groups_as_one_that_was_never_stopped"),
+    ("`UseOptimizer`", "use_optimizer.py::test_weights_after_three_updates_are_those_of_one_process"),
+    ("resumed", "use_optimizer.py::test_a_resumed_run_has_the_weights_of_a_whole_one_on_every_strategy"),
+    ("`UseRecipe`", "tests/recipes/test_use_recipe.py::test_weights_on_other_strategies_are_those_of_one_process"),
     ("`MuTransfer`", "strategies_mup.py::test_weights_after_three_updates_are_those_of_one_process"),
     ("`LRFinder`, `find_lr`", "strategies_lr_finder.py::test_no_trace_is_left_on_any_strategy"),
     (
@@ -46,28 +53,60 @@ ROWS = (  # what is claimed, and the tests that hold it
         "skip_bad_steps_zero.py::test_a_run_with_bad_updates_is_bit_equal_to_the_run_without_them",
     ),
 )
-FILES = sorted({f"{CALLBACKS}{test.split('::')[0]}" for _, *tests in ROWS for test in tests})
 COURSE = "tests/strategies/test_distributed.py"
 SHORT = {"DDP": "DDP 2", "FSDP1": "FSDP1 2", "1": "ZeRO-1 2", "2": "ZeRO-2 2", "3": "ZeRO-3 2"}  # as some tests say
 
 
+def whole(test: str) -> str:
+    """A test of ROWS with its folder."""
+    return test if test.startswith("tests/") else f"{CALLBACKS}{test}"
+
+
+FILES = sorted({whole(test).split("::")[0] for _, *tests in ROWS for test in tests})
+
+
+class Names:
+    """Keeps the names of the tests that pytest collects."""
+
+    found: tuple[str, ...] = ()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """All of them are there."""
+        self.found = tuple(item.nodeid for item in session.items)
+
+
 def collected() -> list[str]:
-    """Names of all tests of strategies, those of `make test-distributed` included."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
+    """Names of all tests of strategies, those of `make test-distributed` included.
+
+    In a fork, which has imported torch and Lightning already, and leaves nothing behind in this process.
+    """
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe(duplex=False)
+    process = fork.Process(target=_collect, args=(there,))
+    process.start()
+    there.close()
+    status, said, found = here.recv()
+    process.join()
+    if status:
+        raise RuntimeError(f"pytest could not collect the tests, exit status {status}:\n{said}")
+    return list(found)
+
+
+def _collect(to: Connection) -> None:
+    names, words = Names(), io.StringIO()
+    os.chdir(ROOT)
+    options = [
         "--collect-only",
         "-q",
         "-m",
         "",
         "-p",
         "no:cacheprovider",
-        *FILES,
-        COURSE,
-    ]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "300"})
-    return [line for line in said.stdout.splitlines() if "::" in line]
+        "--assert=plain",
+    ]  # nothing is to be rewritten
+    with contextlib.redirect_stdout(words), contextlib.redirect_stderr(words):
+        status = pytest.main([*options, *FILES, COURSE], plugins=[names])
+    to.send((int(status), words.getvalue(), names.found))
 
 
 def place_of(test: str) -> str | None:
@@ -83,7 +122,7 @@ def callbacks_table(tests: list[str]) -> str:
     """Callbacks by strategies."""
     rows = [f"| | {' | '.join(PLACES)} |", "|---|" + ":-:|" * len(PLACES)]
     for claim, *held_by in ROWS:
-        mine = [test for test in tests for name in held_by if test.startswith(f"{CALLBACKS}{name}")]
+        mine = [test for test in tests for name in held_by if test.startswith(whole(name))]
         places = {place_of(test) for test in mine}
         rows.append(f"| {claim} | {' | '.join('yes' if place in places else '' for place in PLACES)} |")
     return "\n".join(rows)

@@ -143,7 +143,7 @@ def run_page(page: Path, given: dict[str, object]) -> Iterator[tuple[Block, str]
 
 def write_outputs(page: Path, given: dict[str, object]) -> None:
     """Put what the blocks print into the ``output`` blocks that are there."""
-    from commands import printed_by
+    from shell_commands import printed_by
 
     text, written = page.read_text(), ""
     printed = {block.line: said for block, said in run_page(page, given)}

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).parent.parent / "docs"
 sys.path.insert(0, str(DOCS))
 import draw_matrix  # noqa: E402 - a script beside the pages, not a package
@@ -27,3 +29,10 @@ def test_strategies_are_found_in_the_names_of_tests():
     assert draw_matrix.place_of("a.py::t[DDP 2, 80 injections from 0]") == "DDP 2"
     assert draw_matrix.place_of("a.py::t[one process]") is None
     assert draw_matrix.place_of("a.py::t") is None
+
+
+def test_tests_that_cannot_be_collected_are_said(monkeypatch):
+    monkeypatch.setattr(draw_matrix, "COURSE", "tests/strategies/no_such_test.py")
+    monkeypatch.setattr(draw_matrix, "FILES", [])
+    with pytest.raises(RuntimeError, match="no_such_test"):
+        draw_matrix.collected()

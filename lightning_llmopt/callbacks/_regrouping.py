@@ -12,8 +12,9 @@ from torch.optim import LBFGS, Optimizer
 from .._lightning import LightningModule, MisconfigurationException, Trainer
 from ..optim import Group, Rule, Setting, SplitOptimizer, Trait, combined, contents, follow_, regroup_, traits_of
 from ..optim.content import changes, reordered, same_layout
-from ..optim.regroup import RATES_OF_GROUPS, Came
+from ..optim.regroup import RATES_OF_GROUPS, Came, rate_unlowered
 from ._configured import changed, optimizers_in
+from ._replaced import bind, replaces_schedulers
 from ._shards import has_engine, refuse_flat_parameters
 
 _FOUND: WeakKeyDictionary[Optimizer, list[dict[str, Any]]] = WeakKeyDictionary()  # groups as modules made them
@@ -162,6 +163,7 @@ class Regrouping:
         _as_the_module_made_it(optimizer)
         before = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
         parts = self._parts(trainer, optimizer, schedulers)
+        all_schedulers, schedulers = schedulers, [] if parts else schedulers  # of the whole, and going
         try:
             came = regroup_(optimizer, self.settings, apart=bool(schedulers))
             _follow(schedulers, came, before)
@@ -177,19 +179,23 @@ class Regrouping:
         if not parts:
             return optimizer
         main = [optimizer] if any(group["params"] for group in optimizer.param_groups) else []
-        return SplitOptimizer([*main, *parts])
+        made = SplitOptimizer([*main, *parts])
+        bind(all_schedulers, made)
+        return made
 
     def _apply_to_parts(self, trainer: Trainer, optimizer: SplitOptimizer, schedulers: list[Any]) -> Optimizer:
         """Each part by itself: groups of one cannot be merged with those of another."""
-        if schedulers:
+        if schedulers and not replaces_schedulers(trainer):
             raise MisconfigurationException(
                 f"{self.who}: a scheduler was built on a SplitOptimizer, whose groups are made anew. Return the "
-                "optimizer alone and use LRSchedule for the rate."
+                "optimizer alone, or let LRSchedule(..., replace_schedulers=True) take the scheduler's place."
             )
         made = [self._apply(trainer, part, []) for part in optimizer.parts]
         parts = [one for part in made for one in (part.parts if isinstance(part, SplitOptimizer) else [part])]
         full = [part for part in parts if any(group["params"] for group in part.param_groups)]
-        return SplitOptimizer(full or parts)
+        whole = SplitOptimizer(full or parts)
+        bind(schedulers, whole)
+        return whole
 
     def _parts(self, trainer: Trainer, optimizer: Optimizer, schedulers: list[Any]) -> list[Optimizer]:
         """Optimizers of their own for parameters that rules give one; they leave ``optimizer``."""
@@ -199,16 +205,17 @@ class Regrouping:
                 setting = self.settings.get(parameter)
                 if setting is not None and setting.optimizer is not None and not setting.frozen:
                     wanted.setdefault(setting.optimizer, []).append(parameter)
-        if wanted and (schedulers or has_engine(trainer)):
+        if wanted and ((schedulers and not replaces_schedulers(trainer)) or has_engine(trainer)):
             reason = "DeepSpeed takes one optimizer" if has_engine(trainer) else "its scheduler was built on the first"
             raise MisconfigurationException(
                 f"{self.who}: a rule gives parameters an optimizer of their own, and {reason}. Drop optimizer from the "
-                "rule, or " + ("use another strategy." if has_engine(trainer) else "use LRSchedule for the rate.")
+                "rule, or "
+                + ("use another strategy." if has_engine(trainer) else "say LRSchedule(..., replace_schedulers=True).")
             )
         taken = {id(parameter) for parameters in wanted.values() for parameter in parameters}
         for group in optimizer.param_groups:
             group["params"] = [parameter for parameter in group["params"] if id(parameter) not in taken]
-        rate = float(optimizer.param_groups[0]["lr"]) if optimizer.param_groups else 1e-3
+        rate = rate_unlowered(optimizer.param_groups[0]) if optimizer.param_groups else 1e-3
         if taken:
             optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         try:

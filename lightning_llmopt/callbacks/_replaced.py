@@ -1,5 +1,6 @@
 """Schedulers that step nothing, in place of those that a module returns."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from .._lightning import Trainer
@@ -28,6 +29,18 @@ class Replaced:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes nothing."""
+
+
+def replaces_schedulers(trainer: Trainer) -> bool:
+    """Whether a callback will take the module's schedulers away before they turn a rate."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return any(getattr(one, "replace_schedulers", False) is True for one in callbacks)
+
+
+def bind(schedulers: Iterable[Any], optimizer: Any) -> None:
+    """Let schedulers that will be taken away name an optimizer that is in use, as Lightning asks until then."""
+    for scheduler in schedulers:
+        scheduler.optimizer = optimizer
 
 
 def replace_all(trainer: Trainer) -> None:

@@ -29,7 +29,7 @@ def matrices(model: nn.Module) -> Callable[[Tensor], bool]:
     def fits(trait: Trait) -> bool:
         inside = structure is None or 0 < structure.depth_of(trait.name) <= len(structure.blocks)
         embeds = any(isinstance(module, EMBEDDINGS) for module in trait.modules)
-        return trait.ndim == 2 and inside and not embeds
+        return trait.ndim == 2 and min(trait.shape) > 1 and inside and not embeds
 
     matrices = {id(trait.parameter) for trait in traits_of(model) if fits(trait)}
     return lambda parameter: id(parameter) in matrices

@@ -11,6 +11,7 @@ from .._lightning import LightningModule, MisconfigurationException, Trainer, ra
 from ..optim import Rule, Setting, check_settings, own, renewed
 from ._configured import changed, optimizers_in
 from ._regroups import Regroups
+from ._replaced import bind, replaces_schedulers
 from ._replacing import default_of, kind, matrices, names, path, plain, put, with_settings
 from ._shards import has_engine
 
@@ -42,7 +43,8 @@ class UseOptimizer(Regroups):
         replaces: Position or class name of the only optimizer that is replaced; by default all.
         others: Optimizer of the parameters that ``optimizer`` is not for, written like ``optimizer`` or as
             ``{"class_path": ..., "init_args": {...}}``; that one then trains the blocks' matrices alone (where
-            there are no blocks, all matrices but embeddings), as ``torch.optim.Muon`` asks for. Both step as one.
+            there are no blocks, all matrices but embeddings) of more than one row and column, as ``torch.optim.Muon``
+            asks for. Both step as one.
         on_change: What to do if a checkpoint's groups or settings are others: ``"error"``, or ``"adopt"`` the new ones.
         show: Whether to print the groups.
         **more: Its arguments, by name; in YAML under ``dict_kwargs``.
@@ -194,15 +196,13 @@ class UseOptimizer(Regroups):
 
     def _release(self, trainer: Trainer, schedulers: list[Any], made: Optimizer) -> None:
         """Bind schedulers that somebody else takes away to the new optimizer, or refuse them."""
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        if schedulers and not any(getattr(one, "replace_schedulers", False) for one in callbacks):
+        if schedulers and not replaces_schedulers(trainer):
             raise MisconfigurationException(
                 f"UseOptimizer: {type(schedulers[0]).__name__} was built on the optimizer that is replaced, and would "
                 "turn rates that nobody reads. Return the optimizer alone from configure_optimizers, or let "
                 "LRSchedule(..., replace_schedulers=True) take the scheduler's place."
             )
-        for scheduler in schedulers:
-            scheduler.optimizer = made
+        bind(schedulers, made)
 
     def _refuse_second(self, trainer: Trainer) -> None:
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]

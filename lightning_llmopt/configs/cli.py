@@ -90,12 +90,15 @@ def _leave(words: str) -> None:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether one of our own refusals is behind it, or the Trainer's."""
-    while (behind := error.__cause__ or error.__context__) is not None:
-        error = behind
-    room = _innermost(error.__traceback__).split(".")
-    of_trainer = "lightning" in room[0] and "trainer" in room
-    return room[0] == "lightning_llmopt" or of_trainer or isinstance(error, MisconfigurationException)
+    """Whether one of our own refusals is behind it, whatever that one was made of, or the Trainer's."""
+    rooms: list[list[str]] = []
+    behind: BaseException | None = error
+    while behind is not None:
+        error, behind = behind, behind.__cause__ or behind.__context__
+        rooms.append(_innermost(error.__traceback__).split("."))
+    of_trainer = "lightning" in rooms[-1][0] and "trainer" in rooms[-1]
+    ours = any(room[0] == "lightning_llmopt" for room in rooms)
+    return ours or of_trainer or isinstance(error, MisconfigurationException)
 
 
 def _innermost(trace: TracebackType | None) -> str:

@@ -15,12 +15,16 @@ from ..schedules.nearest import did_you_mean
 
 _FRAME = re.compile(r"(Subtypes|Errors|Given value type|Subclass types expect one of):|Does not validate")
 _GIVEN = re.compile(r"Given value: (.*)")
+_REST = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 _PLACE = re.compile(r"""(?:Parser key "(?P<key>.+)"|Problem with given class_path '(?P<path>.+)'):$""")
-_TYPE = re.compile(r"Expected an? <class '(?:\w+\.)*(\w+)'>$")
+_TYPE = re.compile(
+    r"Expected an? <class '(?:\w+\.)*(\w+)'>$|Not a valid subclass of (\w+)$|Expected an? typing\.Literal\[(.*)\]$|"
+    r"Type .+ expects a (function) or a callable class: Expected an import path"
+)
 _FURTHER = re.compile(
-    r"Expected an? (<class '[\w.]+'>|[\w.]+ type)$|Given value: |Not a valid subclass of|a class path \(str\)|"
-    r"a dict with|a dict without|"
-    r"Import path \S+ does not correspond|Subclasses are disabled|Type \S+ expects|Expected .* to be a class that"
+    r"Expected an? (<class '[\w.]+'>|typing\.Literal\[.*\]|[\w.]+ type)$|Given value: |Not a valid subclass of|"
+    r"a class path \(str\)|a dict with|a dict without|Import path \S+ does not correspond|Subclasses are disabled|"
+    r"Type .+ expects a function or a callable class: Expected an import path|Expected .* to be a class that"
 )
 
 
@@ -85,9 +89,22 @@ def _none_of_the_types(found: list[Complaint]) -> list[Complaint]:
     """One complaint in place of one for each type of the innermost union."""
     kinds = [one for one in found if _TYPE.match(one.text)]
     place = max((one.place for one in kinds), key=len, default=())
-    names = [_TYPE.sub(r"\1", one.text).replace("NoneType", "null") for one in kinds if one.place == place]
+    names = [_kind(one.text) for one in kinds if one.place == place]
     given = [match[1] for one in found if one.place == place and (match := _GIVEN.match(one.text))]
-    return [Complaint(place, f"must be one of the types {', '.join(names)}, got {given[0]!r}.")] if given else found
+    literal = any("'" in name for name in names)
+    rule = f"one of [{', '.join(sorted(names, key=_last))}]" if literal else f"one of the types {', '.join(names)}"
+    return [Complaint(place, f"must be {rule}, got {given[0]!r}.")] if given else found
+
+
+def _kind(text: str) -> str:
+    """What one leaf asks for."""
+    match = _TYPE.match(text)
+    return next(filter(None, match.groups())).replace("NoneType", "null") if match else text
+
+
+def _last(name: str) -> bool:
+    """Types come behind the values that can be named."""
+    return "'" not in name
 
 
 def _with_question(line: str) -> str:
@@ -109,7 +126,8 @@ def _no_field(place: tuple[str, ...], field: str) -> str:
     if name == "class_path":
         return "what a class takes belongs under init_args, and nothing else stands beside class_path."
     known = _fields(place[-1]) if place else []
-    takes = f" There are {known}." if known else ""
+    more = ", and any other under dict_kwargs" if place and _takes_more(place[-1]) else ""
+    takes = f" There are {known}{more}." if known else ""
     return f"there is no field {name!r}.{takes}{did_you_mean(name, known)}"
 
 
@@ -149,19 +167,29 @@ def _wrong_subcommand(place: tuple[str, ...], given: str, names: str) -> str:
 
 
 def _fields(path: str) -> list[str]:
-    """What the class or function at an import path takes, if it is imported already."""
+    """What the class or function at an import path takes by name, if it is imported already."""
+    return [one.name for one in _parameters(path) if one.name != "self" and one.kind not in _REST]
+
+
+def _takes_more(path: str) -> bool:
+    """Whether it also takes arguments that its signature does not name."""
+    return any(one.kind is inspect.Parameter.VAR_KEYWORD for one in _parameters(path))
+
+
+def _parameters(path: str) -> list[inspect.Parameter]:
     room, _, name = path.rpartition(".")
     made = getattr(sys.modules.get(room), name, None)
     try:
-        return [each for each in inspect.signature(made).parameters if each != "self"] if callable(made) else []
+        return list(inspect.signature(made).parameters.values()) if callable(made) else []
     except (TypeError, ValueError):
         return []
 
 
 def _names_in(room: str) -> list[str]:
-    """Classes of a module, or the modules of a package without any."""
-    names = vars(sys.modules[room]).items() if room in sys.modules else ()
-    classes = sorted(name for name, value in names if inspect.isclass(value) and not name.startswith("_"))
+    """Classes of a module, those that it imports late too, or the modules of a package without any."""
+    module, package = sys.modules.get(room), room.partition(".")[0]
+    found = ((name, getattr(module, name, None)) for name in (dir(module) if module else ()) if name[0] != "_")
+    classes = sorted(name for name, one in found if inspect.isclass(one) and one.__module__.startswith(package))
     depth = room.count(".") + 1
     below = {path.split(".")[depth] for path in sys.modules if path.startswith(f"{room}.")}
     return classes or sorted(name for name in below if not name.startswith("_"))

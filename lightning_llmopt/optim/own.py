@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
+from inspect import isclass
 from typing import Any
 
+from torch import optim
 from torch.optim import Optimizer
 
 
@@ -79,10 +83,29 @@ def _fixed(value: Any) -> Any:
 
 def _at(path: Any) -> Callable[..., Optimizer]:
     module, _, name = str(path).rpartition(".")
+    rule = f"optimizer must be the path of a class such as 'torch.optim.SGD', got {path!r}"
     try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"optimizer must be the path of a class such as 'torch.optim.SGD', got {path!r}.") from error
+        room = import_module(module)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{rule}{_missing(module, name)}") from error
+    found = getattr(room, name, None)
     if not callable(found):
-        raise ValueError(f"optimizer must be the path of a class such as 'torch.optim.SGD', got {path!r}.")
+        near = get_close_matches(name, [one for one in dir(room) if callable(getattr(room, one, None))], n=1)
+        guess = f" Did you mean '{module}.{near[0]}'?" if near else ""
+        raise ValueError(f"{rule}: {module} has no {name!r}.{guess}")
+    if isclass(found) and not issubclass(found, Optimizer):
+        raise ValueError(
+            f"optimizer must be a torch.optim.Optimizer or make one of params, got {found.__module__}.{name}."
+        )
     return found
+
+
+def _missing(module: str, name: str) -> str:
+    """What to say of a path whose first part cannot be imported."""
+    if not module:
+        near = get_close_matches(name, [one for one in dir(optim) if one[0].isupper()], n=1)
+        return f". Did you mean 'torch.optim.{near[0]}'?" if near else "."
+    package = module.partition(".")[0]
+    if package and find_spec(package) is None:
+        return f": there is no package {package!r}. Install it, or correct the path."
+    return f": {module} cannot be imported."

@@ -120,9 +120,14 @@ def _entries(group: Mapping[str, Any], setting: Setting, optimizer: str) -> dict
     return entries
 
 
+def rate_unlowered(entries: Mapping[str, Any]) -> float:
+    """A group's rate at the multiplier 1, before any scheduler; that of OneCycleLR and CyclicLR is ``max_lr``."""
+    return float(next(entries[key] for key in ("max_lr", "initial_lr", "lr") if key in entries))
+
+
 def full_rate(entries: Mapping[str, Any]) -> float:
-    """The rate at the multiplier 1; that of OneCycleLR and CyclicLR is ``max_lr``."""
-    rate = float(next(entries[key] for key in ("max_lr", "initial_lr", "lr") if key in entries))
+    """The same, above 0."""
+    rate = rate_unlowered(entries)
     if rate <= 0:
         raise ValueError(f"weight decay over the rate needs a rate > 0, got lr = {rate!r}.")
     return rate

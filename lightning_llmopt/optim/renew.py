@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .own import Own
+from .regroup import rate_unlowered
 from .split_optimizer import SplitOptimizer
 
 _DEFAULT_RATE = 1e-3
@@ -63,8 +64,9 @@ def renewed(
     """A new optimizer over the parameters of ``optimizer``, in the same groups; the old one is left as it is.
 
     Groups keep their parameters and names. A group's rate is that of ``own``, times its rate over the first group's
-    before; without a rate in ``own`` it stays what it was. A group without weight decay beside others that have some
-    stays without. Nothing else is taken over: the rest of a group's entries belong to the old optimizer.
+    before; without a rate in ``own`` it stays what it was. If a scheduler has changed rates already, those from before
+    it count. A group without weight decay beside others that have some stays without. Nothing else is taken over: the
+    rest of a group's entries belong to the old optimizer.
 
     Args:
         optimizer: What the module configured.
@@ -98,7 +100,7 @@ def renewed(
 
 def _over(optimizer: Optimizer, own: Own, wanted: Callable[[Tensor], bool]) -> Optimizer:
     before = optimizer.param_groups
-    first = float(before[0]["lr"]) if before and "lr" in before[0] else _DEFAULT_RATE
+    first = rate_unlowered(before[0]) if before and "lr" in before[0] else _DEFAULT_RATE
     rate = dict(own.settings).get("lr")
     some_decay = any(group.get("weight_decay") for group in before)
     groups: list[dict[str, Any]] = []
@@ -109,7 +111,7 @@ def _over(optimizer: Optimizer, own: Own, wanted: Callable[[Tensor], bool]) -> O
         made: dict[str, Any] = {"params": parameters}
         if "name" in group:
             made["name"] = group["name"]
-        old = float(group.get("lr", first))
+        old = rate_unlowered({"lr": first, **group})
         if rate is None:
             made["lr"] = old
         elif old != first:

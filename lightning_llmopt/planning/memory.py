@@ -175,10 +175,14 @@ class _Stage:
         return self.layout.sharing in ("fsdp", *LIKE_FSDP2)
 
     def _activations(self, mode: str | int) -> tuple[Kept, int]:
-        """For one micro-batch, and what is kept in all: several micro-batches are under way in a pipeline."""
+        """For one micro-batch, and what is kept in all: several micro-batches are under way in a pipeline.
+
+        A network without blocks has nothing that could be computed again, and counts as one.
+        """
         job, layout = self.job, self.layout
         tokens = job.sequence * job.micro_batch
         layers = len(job.network.blocks)
+        mode, count = (mode, self.count) if layers else ("none", 1)
         widths = job.network.widths or Widths(0, 0, 0, 0, 0, vocabulary=0, gated=False, norm="layer")
         inside = kept(
             widths, self.precision, tokens=tokens, sequence=job.sequence, mode=mode, layers=layers, tensor=layout.tensor
@@ -187,7 +191,7 @@ class _Stage:
             after = inside.after if job.network.widths else 0
             inside = replace(_given(inside, job.activations / max(1, layers), mode), after=after)
         under_way = min(job.accumulate, layout.pipeline - self.place)
-        return inside, under_way * inside.blocks(self.count) + (inside.after if self.last else 0)
+        return inside, under_way * inside.blocks(count) + (inside.after if self.last else 0)
 
     def _one_block(self, inside: Kept, activations: int) -> int:
         """Kept for the block whose gradients come last; a pipeline's other micro-batches are done by then."""

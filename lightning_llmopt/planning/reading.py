@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ._cuts import cuts_of
 from ._widths import widths_of_shapes
 from .amounts import parse_count
+from .cuts import cuts_of
 from .network import Network, Unit, Weight, Widths
 from .transformer import NAMED, Transformer, of_size
 
@@ -39,7 +39,7 @@ def network_of(model: Any, *, tensor_parallel_plan: Mapping[str, str] | None = N
         >>> network_of("gpt2").size
         124439808
     """
-    if hasattr(model, "named_parameters"):
+    if hasattr(model, "named_parameters") and not isinstance(model, type):
         return _of_module(model, tensor_parallel_plan)
     if tensor_parallel_plan is not None:
         raise ValueError(
@@ -57,7 +57,7 @@ def network_of(model: Any, *, tensor_parallel_plan: Mapping[str, str] | None = N
         return transformer_of(model).network()
     raise TypeError(
         "model must be a size such as '70B', a name, a Transformer, a configuration with hidden_size or n_embd, or a "
-        f"module, got {type(model).__name__}."
+        f"module, got {f'the class {model.__name__}' if isinstance(model, type) else type(model).__name__}."
     )
 
 
@@ -133,7 +133,8 @@ def _of_module(model: Any, plan: Mapping[str, str] | None) -> Network:
         structure = find_blocks(model)
     except ValueError:
         everything = Unit(tuple(weights.values()))
-        return Network(type(model).__name__, everything, (), Unit(()), assumed="no repeated blocks found")
+        assumed = "no repeated blocks found, so nothing is computed again"
+        return Network(type(model).__name__, everything, (), Unit(()), assumed=assumed)
     embedding, head, *blocks = (
         Unit(tuple(weights[name] for name in names))
         for names in (structure.embedding, structure.head, *(block.parameters for block in structure.blocks))

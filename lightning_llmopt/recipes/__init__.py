@@ -19,3 +19,8 @@ def __getattr__(name: str) -> Any:
 
         return UseRecipe
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Every name, ``UseRecipe`` too."""
+    return sorted({*globals(), "UseRecipe"})

@@ -12,10 +12,10 @@ CHECKED = {
 """How far a value was checked, and what that means."""
 
 UNITS = {
-    "size": "parameters", "peak_lr": "1", "betas": "1", "eps": "1", "weight_decay": "1", "max_norm": "gradient norm",
-    "batch": "tokens", "total": "tokens", "schedule.floor": "of peak", "schedule.start": "of peak",
-    "schedule.share": "of the first", "schedule.milestones": "of peak",
+    "size": "parameters", "batch": "tokens", "total": "tokens", "schedule.floor": "of peak",
+    "schedule.start": "of peak", "schedule.share": "of the first", "schedule.milestones": "of peak",
 }  # fmt: skip
+"""Of values that are numbers; one that is not here has none, and a text says its own."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Receipt:
 
     @property
     def unit(self) -> str:
-        """Its unit; "" where the value says it itself."""
-        return UNITS.get(self.name, "")
+        """Its unit; "" where it has none, or the value says it itself."""
+        return "" if isinstance(self.value, str) else UNITS.get(self.name, "")
 
     @property
     def verified(self) -> bool:

@@ -198,7 +198,7 @@ class Recipe:
                 parameter.
             size: Parameters: ``1_300_000_000``, ``"1.3B"``.
             rule: How the rate goes with the batch: ``"sqrt"``, ``"linear"``, or ``"keep"`` to leave it.
-            extrapolate: Whether to go beyond the family's sizes.
+            extrapolate: Whether to go beyond the family's sizes, and far beyond the fits over compute.
 
         Raises:
             ValueError: If nothing is asked for, a number makes no sense, or the recipe states nothing to scale from.

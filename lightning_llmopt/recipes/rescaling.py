@@ -21,7 +21,11 @@ TOKENS_A_PARAMETER = 20
 """What Chinchilla's 1.4T tokens are over its 70B parameters."""
 
 _FAR = 32.0  # times as large or small; both rules were found within less
+_FITTED = (1e17, _FAR * 6.0 * 67e9 * 2e12)  # operations: the fits' smallest run, from memory; far from the largest one
 _LENGTHS = ("schedule.warmup", "schedule.decay", "schedule.half_life", "schedule.first_warmup")
+_ASKED = "as asked"
+_UNVERIFIED = "; the value before it is unverified"
+_UNVERIFIED_RUN = ", whose length or batch is unverified"
 _RULE_SOURCES = {
     "sqrt": "Malladi et al. 2022, https://arxiv.org/abs/2205.10287, whose rule also moves betas and eps: not done here",
     "linear": "Goyal et al. 2017, https://arxiv.org/abs/1706.02677, found for SGD",
@@ -61,18 +65,20 @@ def rescaled(
         raise ValueError("rescaled needs batch, total or size, got none of them.")
     if rule not in (*RULES, "keep"):
         raise ValueError(f"rule must be one of {[*RULES, 'keep']}, got {rule!r}.")
+    if not isinstance(extrapolate, bool):
+        raise ValueError(f"extrapolate must be True or False, got {extrapolate!r}.")
     wanted_size = None if size is None else _count("size", size)
     wanted_batch = None if batch is None else _tokens("batch", batch)
     draft = _Draft(recipe, {receipt.name: receipt for receipt in recipe.receipts}, [])
     old_batch, old_total = _stated(recipe, "batch"), _stated(recipe, "total")
     if wanted_size is not None:
-        draft.put("size", wanted_size, "as asked")
+        draft.put("size", wanted_size, _ASKED)
     wanted_total = None if total is None else _total(total, draft)
     if wanted_total is not None:
         why = (
             f"{TOKENS_A_PARAMETER} tokens a parameter, as Hoffmann et al. 2022 trained" if total == "chinchilla" else ""
         )
-        draft.put("total", f"{in_words(wanted_total)} tokens", why or "as asked")
+        draft.put("total", f"{in_words(wanted_total)} tokens", why or _ASKED)
     if (recipe.size_rule == "compute" and (wanted_size or wanted_total)) or wanted_size is not None:
         _follow_size(draft, extrapolate)
     if wanted_batch is not None:
@@ -102,6 +108,8 @@ class _Draft:
         before = self.receipts.get(name)
         if before is not None and before.value == value:
             return
+        if before is not None and why != _ASKED and _is_unverified(before):
+            why += _UNVERIFIED
         self.receipts[name] = Receipt(name, value, f"rescaled: {why}", "rescaled")
         self.changes.append(
             Change(name, "not stated" if before is None else in_words(before.value), in_words(value), why)
@@ -121,23 +129,52 @@ def _follow_size(draft: _Draft, extrapolate: bool) -> None:
                                     "under muP the rate of the base width serves at every width: Yang et al. 2022, "
                                     "https://arxiv.org/abs/2203.03466"))  # fmt: skip
     elif recipe.size_rule == "compute":
-        rate, batch = compute_fit(size, draft.number("total"))
+        total = draft.number("total")
+        beyond = _beyond_the_fit(draft, size, total, extrapolate)
+        rate, batch = compute_fit(size, total)
         why = "DeepSeek LLM's fit over compute, 6 * size * total: Bi et al. 2024, https://arxiv.org/abs/2401.02954"
-        draft.put("peak_lr", _rounded(rate), why)
-        draft.put("batch", int(_rounded(batch)), why)
+        draft.put("peak_lr", _rounded(rate), why + beyond)
+        draft.put("batch", int(_rounded(batch)), why + beyond)
     elif recipe.size_rule == "family":
-        rate = rate_for_size(size, recipe.family, extrapolate=extrapolate)
-        near = min(published_rates().of(recipe.family), key=lambda row: abs(math.log(row.parameters / size)))
-        between = (
-            f"on a straight line in logarithms between the published sizes of {recipe.family}: planning.rate_for_size"
-        )
-        draft.put("peak_lr", _rounded(rate), between)
-        draft.put("batch", near.batch, f"that of {near.model}, the nearest size; the rate belongs to it")
+        _follow_family(draft, size, extrapolate)
+    elif "size" not in recipe:
+        _stated_in({}, recipe.name, "size")
     else:
         raise ValueError(
             f"{recipe.name}: one size alone was published, so nobody knows how its rate goes with the size. Leave size "
             "out and look for the rate with find_lr, or begin with gpt3-*, llama2-* or deepseek-llm."
         )
+
+
+def _follow_family(draft: _Draft, size: float, extrapolate: bool) -> None:
+    family = draft.recipe.family
+    try:
+        rate = rate_for_size(size, family, extrapolate=extrapolate)
+    except ValueError as error:
+        raise ValueError(f"size: {error}") from error
+    rows = published_rates().of(family)
+    near = min(rows, key=lambda row: abs(math.log(row.parameters / size)))
+    inside = rows[0].parameters <= size <= rows[len(rows) - 1].parameters
+    where = (
+        f"between the published sizes of {family}" if inside else f"beyond the published sizes of {family} and a guess"
+    )
+    draft.put("peak_lr", _rounded(rate), f"on a straight line in logarithms {where}: planning.rate_for_size")
+    draft.put("batch", near.batch, f"that of {near.model}, the nearest size; the rate belongs to it")
+
+
+def _beyond_the_fit(draft: _Draft, size: float, total: float, extrapolate: bool) -> str:
+    """What to add where the fits were never held against a run; refused unless it is asked for."""
+    low, high = _FITTED
+    compute = 6.0 * size * total
+    if low <= compute <= high:
+        return ""
+    if not extrapolate:
+        raise ValueError(
+            f"size ({in_words(size)}) and total ({in_words(total)} tokens) make {compute:.2g} operations, and "
+            f"{draft.recipe.name}'s fits are good for {low:.2g} to {high:.2g}. Choose others, or say "
+            "extrapolate=True and take the answer for a guess."
+        )
+    return f"; {compute:.2g} operations are beyond what was fitted, and this is a guess"
 
 
 def _follow_batch(draft: _Draft, batch: int, rule: str) -> None:
@@ -149,12 +186,13 @@ def _follow_batch(draft: _Draft, batch: int, rule: str) -> None:
     rate = scale_lr(float(draft.receipts["peak_lr"].value), old, batch, rule)
     far = "" if 1 / _FAR <= batch / old <= _FAR else "; so far from the published batch nobody has checked it"
     draft.put("peak_lr", _rounded(rate), f"goes with {power}, x {batch / old:.3g}: {_RULE_SOURCES[rule]}{far}")
-    draft.put("batch", batch, "as asked")
+    draft.put("batch", batch, _ASKED)
 
 
 def _keep_shares(draft: _Draft, batch: float | None, total: float | None) -> None:
     """Lengths in updates or tokens become parts of the run: those that they were."""
-    why = "keeps its part of the published run; ours"
+    doubted = any(_is_unverified(draft.recipe[name]) for name in ("batch", "total") if name in draft.recipe)
+    why = f"keeps its part of the published run{_UNVERIFIED_RUN if doubted else ''}; ours"
     for name, receipt in list(draft.receipts.items()):
         phase = is_pairs(receipt.value) and draft.receipts["schedule"].value == "phases"
         if not name.startswith("schedule.") or not (phase or name in _LENGTHS):
@@ -165,6 +203,11 @@ def _keep_shares(draft: _Draft, batch: float | None, total: float | None) -> Non
             draft.put(name, tuple(pairs), why)
         else:
             draft.put(name, _share(draft, receipt.value, batch, total), why)
+
+
+def _is_unverified(receipt: Receipt) -> bool:
+    """Whether it is, or was worked out from something that is."""
+    return receipt.checked == "unverified" or receipt.source.endswith(_UNVERIFIED)
 
 
 def _share(draft: _Draft, written: Any, batch: float | None, total: float | None) -> Any:
@@ -210,7 +253,11 @@ def _stated_in(receipts: Mapping[str, Receipt], recipe: str, name: str) -> float
 
 def _tokens(name: str, amount: int | str) -> int:
     bare = amount.strip().removesuffix("tokens").removesuffix("token") if isinstance(amount, str) else amount
-    return _count(name, bare.strip() if isinstance(bare, str) else bare, what="tokens")
+    try:
+        return _count(name, bare.strip() if isinstance(bare, str) else bare)
+    except ValueError as error:
+        word = ", or 'chinchilla'" if name == "total" else ""
+        raise ValueError(f"{name} must be a number of tokens such as '10B' or '500k'{word}, got {amount!r}.") from error
 
 
 def _count(name: str, amount: Any, *, what: str = "parameters") -> int:

@@ -80,5 +80,23 @@ def _version(held: Held) -> int:
 def _put_back(held: list[Held]) -> None:
     for one in held:
         if one.numbers is not None:
-            one.tensor.data.copy_(one.numbers)  # which autograd does not take for a change
+            _fill_(one.tensor, one.numbers)
         one.where[one.name] = one.tensor
+
+
+def _fill_(tensor: Tensor, numbers: Tensor) -> None:
+    """Give ``tensor`` these numbers, and their shape, by ways that autograd does not take for a change."""
+    if tensor.shape == numbers.shape:
+        _once(tensor.data, like=tensor).copy_(_once(numbers, like=tensor))
+    else:  # it was resized
+        tensor.data = numbers.clone()
+
+
+def _once(tensor: Tensor, *, like: Tensor) -> Tensor:
+    """``tensor`` without the places that ``like`` shows a second time, as after ``expand``: torch writes to no such."""
+    if like.layout is not torch.strided or like.is_nested:
+        return tensor
+    for dim, (size, stride) in enumerate(zip(like.shape, like.stride(), strict=True)):
+        if stride == 0 and size > 1:
+            tensor = tensor.narrow(dim, 0, 1)
+    return tensor

@@ -1,7 +1,6 @@
 """Which layers tensor parallelism splits, and how: a plan of the user's, or the one a Hugging Face model brings."""
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from .._lightning import MisconfigurationException
+from ..planning.cuts import matches, own_plan
 
 Plan = Mapping[str, str]
 
@@ -36,7 +36,7 @@ def plan_for(module: nn.Module, plan: Plan | None, size: int) -> list[tuple[nn.M
     Raises:
         MisconfigurationException: If there is no plan, it does not fit the module, or ``size`` does not divide it.
     """
-    given = _with_base(module) if plan is None else dict(plan)
+    given = _brought_along(module) if plan is None else dict(plan)
     styles = {glob: ALIASES.get(style, style) for glob, style in given.items()}
     unknown = {glob: style for glob, style in styles.items() if style not in STYLES}
     if unknown:
@@ -49,7 +49,7 @@ def plan_for(module: nn.Module, plan: Plan | None, size: int) -> list[tuple[nn.M
     named = dict(module.named_modules())
     chosen: list[tuple[nn.Module, str]] = []
     for glob, style in styles.items():
-        names = [name for name in named if _matches(name, glob)]
+        names = [name for name in named if matches(name, glob)]
         if not names:
             raise MisconfigurationException(
                 f"{glob!r} of the tensor-parallel plan matches no module of {type(module).__name__}: name modules as "
@@ -78,20 +78,9 @@ def same_randomness(mesh: DeviceMesh, device: torch.device) -> None:
         write(state.cpu())
 
 
-def _matches(name: str, glob: str) -> bool:
-    parts, globs = name.split("."), glob.split(".")
-    return len(parts) == len(globs) and all(map(fnmatchcase, parts, globs))
-
-
-def _with_base(module: nn.Module) -> dict[str, str]:
-    """``base_model_tp_plan`` of the Hugging Face model inside, with its names as ``module`` has them."""
-    for name, part in module.named_modules():
-        config: Any = getattr(part, "config", None)
-        plan = getattr(config, "base_model_tp_plan", None)
-        if plan:
-            prefix = getattr(part, "base_model_prefix", "")
-            base = f"{name}.{prefix}" if prefix and hasattr(part, prefix) else name
-            return {f"{base}.{glob}".lstrip("."): style for glob, style in plan.items()}
+def _brought_along(module: nn.Module) -> dict[str, str]:
+    if (plan := own_plan(module)) is not None:
+        return plan
     raise MisconfigurationException(
         f"There is no tensor-parallel plan: {type(module).__name__} holds no Hugging Face model with a "
         "base_model_tp_plan. Give tensor_parallel_plan={'blocks.*.up': 'colwise', 'blocks.*.down': 'rowwise', ...}, or "

@@ -1,5 +1,6 @@
 """Which parts of a module are sharded each by itself, and the same numbers on every rank before that."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -93,6 +94,34 @@ def _fill_without_bias(layer: nn.Linear) -> None:
     type(layer).reset_parameters(layer)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def make_contiguous_(module: nn.Module) -> None:
+    """Lay out each parameter of ``module`` row by row, as DeepSpeed sends them; transposed and channels-last ones."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.contiguous()
+
+
+def registered_once(module: nn.Module, units: list[nn.Module]) -> list[nn.Module]:
+    """Those of ``units`` that have one place in ``module``: FSDP1 puts a wrapper in one, and misses the others."""
+    places = Counter(id(child) for part in module.modules() for child in part._modules.values())
+    return [unit for unit in units if places[id(unit)] == 1]
+
+
+def refuse_scalars(module: nn.Module, who: str) -> None:
+    """Raise for parameters without a dimension: torch cuts no such, and DeepSpeed sends none.
+
+    Raises:
+        MisconfigurationException: Naming them and both ways out.
+    """
+    scalars = [name for name, parameter in module.named_parameters() if not parameter.ndim]
+    if scalars:
+        more = f" and {len(scalars) - 3} more" if len(scalars) > 3 else ""
+        raise MisconfigurationException(
+            f"{who} takes parameters of one dimension or more, and {', '.join(scalars[:3])}{more} of "
+            f"{type(module).__name__} have none: give them the shape (1,), or use preset('ddp')."
+        )
 
 
 def refuse_unusable_meta(module: nn.Module) -> None:

@@ -10,9 +10,10 @@ from typing_extensions import override
 
 from .._lightning import DDPStrategy, MisconfigurationException, Trainer
 from ._recompute import recompute_blocks
-from ._values import is_positive, is_word, refuse_no_flags
+from ._values import is_positive, is_word, refuse_no_flags, refuse_no_group
 from .checkpointing import check_mode
 
+STARTS = ("popen", "spawn", "fork", "forkserver")
 HOOKS: dict[str, Callable[..., Any]] = {"bf16": bf16_compress_hook, "fp16": fp16_compress_hook}
 
 
@@ -35,7 +36,7 @@ class DDP(DDPStrategy):
         start_method: As in Lightning.
 
     Raises:
-        ValueError: If a value is of another kind, ``bucket_mb`` is not positive, ``compression`` is unknown, or both
+        ValueError: If a value is of another kind, ``bucket_mb`` is not positive, a word is unknown, or both
             ways to treat unused parameters are asked for.
         MisconfigurationException: At the start, for ``"bf16"`` on the CPU, and a static graph with accumulation.
 
@@ -59,13 +60,16 @@ class DDP(DDPStrategy):
         start_method: Literal["popen", "spawn", "fork", "forkserver"] = "popen",
     ) -> None:
         check_mode(checkpointing)
+        refuse_no_group(process_group_backend, timeout)
         refuse_no_flags(
             static_graph=static_graph,
             find_unused_parameters=find_unused_parameters,
             gradients_in_buckets=gradients_in_buckets,
         )
         if not is_positive(bucket_mb):
-            raise ValueError(f"bucket_mb must be > 0, got {bucket_mb!r}.")
+            raise ValueError(f"bucket_mb must be finite and > 0, got {bucket_mb!r}.")
+        if not is_word(start_method, STARTS):
+            raise ValueError(f"start_method must be one of {list(STARTS)}, got {start_method!r}.")
         if compression is not None and not is_word(compression, HOOKS):
             raise ValueError(f"compression must be None, 'bf16' or 'fp16', got {compression!r}.")
         if static_graph and find_unused_parameters:

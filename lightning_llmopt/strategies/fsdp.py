@@ -18,8 +18,15 @@ from .._lightning import FSDPPrecision, FSDPStrategy, MisconfigurationException,
 from ._full_checkpoints import load_full_checkpoint
 from ._leftovers import forget_flat_gradients_
 from ._recompute import recompute_blocks
-from ._units import attention_resets, refuse_unusable_meta, same_on_every_rank_, sharding_units
-from ._values import refuse_no_blocks, refuse_no_flags
+from ._units import (
+    attention_resets,
+    refuse_scalars,
+    refuse_unusable_meta,
+    registered_once,
+    same_on_every_rank_,
+    sharding_units,
+)
+from ._values import refuse_no_blocks, refuse_no_flags, refuse_no_group
 from .checkpointing import check_mode
 
 _WRAPPED: WeakSet[nn.Module] = WeakSet()  # by any strategy of this class, which alone knows the unit of the whole
@@ -74,6 +81,7 @@ class FSDP1(FSDPStrategy):
         timeout: timedelta | None = timedelta(seconds=1800),
     ) -> None:
         check_mode(checkpointing)
+        refuse_no_group(process_group_backend, timeout)
         refuse_no_blocks(blocks)
         refuse_no_flags(cpu_offload=cpu_offload)
         if not isinstance(defer_sync, bool | None):
@@ -166,7 +174,8 @@ class FSDP1(FSDPStrategy):
         return self._wrap(model, inherited)
 
     def _wrap(self, model: nn.Module, inherited: Callable[[nn.Module], nn.Module]) -> nn.Module:
-        units = {id(unit) for unit in sharding_units(model, self.blocks)}
+        refuse_scalars(model, type(self).__name__)
+        units = {id(unit) for unit in registered_once(model, sharding_units(model, self.blocks))}
         of_rank_0 = self.root_device.type != "cpu"  # where FSDP can send them by itself
         if not of_rank_0:
             same_on_every_rank_(model, self.root_device, done=set())

@@ -26,12 +26,20 @@ from .._lightning import (
     as_if_overridden,
     is_overridden,
 )
+from ..planning.cuts import refuse_no_plan
 from ._full_checkpoints import load_full_checkpoint
 from ._leftovers import forget_whole_gradients_
 from ._recompute import recompute_blocks
 from ._tensor_parallel import parallelize, plan_for, same_randomness
-from ._units import attention_resets, refuse_idle_ranks, refuse_unusable_meta, same_on_every_rank_, sharding_units
-from ._values import refuse_no_blocks, refuse_no_flags, refuse_no_mapping
+from ._units import (
+    attention_resets,
+    refuse_idle_ranks,
+    refuse_scalars,
+    refuse_unusable_meta,
+    same_on_every_rank_,
+    sharding_units,
+)
+from ._values import refuse_no_blocks, refuse_no_flags, refuse_no_group
 from .checkpointing import check_mode
 
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
@@ -96,8 +104,9 @@ class FSDP2(ModelParallelStrategy):
         timeout: timedelta | None = timedelta(seconds=1800),
     ) -> None:
         check_mode(checkpointing)
+        refuse_no_group(process_group_backend, timeout)
         refuse_no_blocks(blocks)
-        refuse_no_mapping("tensor_parallel_plan", tensor_parallel_plan)
+        refuse_no_plan(tensor_parallel_plan)
         refuse_no_flags(
             reshard_after_forward=reshard_after_forward,
             defer_sync=defer_sync,
@@ -150,6 +159,7 @@ class FSDP2(ModelParallelStrategy):
             if not any(isinstance(parameter, DTensor) for parameter in module.parameters()):
                 recompute_blocks(module, self.checkpointing, self.blocks)
                 refuse_unusable_meta(module)
+                refuse_scalars(module, type(self).__name__)
                 self._shard(module)
             super().setup(trainer)
 

@@ -17,7 +17,12 @@ def bf16_is_fast(device: str | torch.device | None = None, *, size: int = 512) -
 
     Returns:
         True if bfloat16 takes at most 0.8 of the time.
+
+    Raises:
+        ValueError: If ``size`` is no whole number >= 1.
     """
+    if type(size) is not int or size < 1:
+        raise ValueError(f"size must be a whole number >= 1, got {size!r}.")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     operands = {dtype: torch.ones(size, size, device=place, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
     times: dict[torch.dtype, list[float]] = {dtype: [] for dtype in operands}

@@ -16,7 +16,8 @@ from typing_extensions import override
 
 from .._lightning import DeepSpeedStrategy, MisconfigurationException, Trainer
 from ._recompute import recompute_blocks
-from ._values import refuse_no_flags, refuse_no_mapping
+from ._units import make_contiguous_, refuse_scalars
+from ._values import refuse_no_flags, refuse_no_group, refuse_no_mapping
 from .checkpointing import check_mode
 from .zero_config import AUTO, Run, completed, default_config, merged
 
@@ -63,16 +64,17 @@ class ZeRO(DeepSpeedStrategy):
         timeout: timedelta | None = timedelta(seconds=1800),
     ) -> None:
         check_mode(checkpointing)
+        refuse_no_group(process_group_backend, timeout)
         refuse_no_flags(
             offload_optimizer=offload_optimizer, offload_parameters=offload_parameters, torch_optimizer=torch_optimizer
         )
         refuse_no_mapping("config", config)
+        ours = default_config(stage=stage, offload_optimizer=offload_optimizer, offload_parameters=offload_parameters)
         if stage == 3 and checkpointing == "selective":
             raise ValueError(
                 'checkpointing="selective" keeps the results of single operations, and under ZeRO stage 3 gathering '
                 'parameters is one of them: use checkpointing="every_block" or "attention", or stage 2.'
             )
-        ours = default_config(stage=stage, offload_optimizer=offload_optimizer, offload_parameters=offload_parameters)
         ours["zero_force_ds_cpu_optimizer"] = not torch_optimizer
         self.wanted = merged(ours, config or {})
         super().__init__(
@@ -92,6 +94,9 @@ class ZeRO(DeepSpeedStrategy):
         module: Any = self.lightning_module
         self._refuse_value_clipping(trainer)
         recompute_blocks(module, self.checkpointing)
+        if not any(hasattr(parameter, "ds_shape") for parameter in module.parameters()):  # not yet cut by stage 3
+            refuse_scalars(module, type(self).__name__)
+            make_contiguous_(module)
         self._config_initialized = False  # this run may have another loader and window than the last one
         super().setup(trainer)
 

@@ -48,7 +48,7 @@ def default_config(*, stage: int, offload_optimizer: bool = False, offload_param
         >>> default_config(stage=2)["zero_optimization"]["stage"]
         2
     """
-    if stage not in (1, 2, 3) or isinstance(stage, bool):
+    if type(stage) is not int or stage not in (1, 2, 3):
         raise ValueError(f"stage must be 1, 2 or 3, got {stage!r}.")
     if offload_parameters and stage != 3:
         raise ValueError(

@@ -11,7 +11,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
-from torch.optim.lr_scheduler import ExponentialLR
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, OneCycleLR
 from torch.utils.data import DataLoader
 
 from lightning_llmopt.callbacks import (
@@ -158,6 +158,53 @@ def test_a_scheduler_of_the_old_optimizer_is_refused_or_replaced(tmp_path):
     schedule = LRSchedule(wsd(decay="50%", shape="linear"), replace_schedulers=True)
     run(tmp_path, UseOptimizer("torch.optim.AdamW", lr=0.2), schedule, watch, module=Scheduled())
     assert watch.first == [0.2, 0.2, 0.2, 0.1]
+
+
+class Warmed(Regression):
+    """Its own scheduler has written a lower rate into the groups by the time they are returned."""
+
+    def __init__(self, schedule):
+        super().__init__()
+        self.schedule = schedule
+
+    def configure_optimizers(self):
+        optimizer = super().configure_optimizers()
+        return [optimizer], [{"scheduler": self.schedule(optimizer), "interval": "step"}]
+
+
+STARTS_LOW = {
+    "LambdaLR from 0": lambda optimizer: LambdaLR(optimizer, lambda step: step / 10),
+    "OneCycleLR": lambda optimizer: OneCycleLR(optimizer, [0.1, 0.01], total_steps=8),
+}
+
+
+@pytest.mark.parametrize("kind", STARTS_LOW)
+@pytest.mark.parametrize(("settings", "rate"), [({}, 0.1), ({"lr": 0.2}, 0.2)])
+def test_rates_are_those_before_the_modules_scheduler_lowered_them(tmp_path, kind, settings, rate):
+    watch, schedule = Watch(), LRSchedule(wsd(), replace_schedulers=True)
+    module = Warmed(STARTS_LOW[kind])
+    run(tmp_path, UseOptimizer("torch.optim.RAdam", settings, show=False), schedule, watch, module=module, max_steps=1)
+    assert watch.rates == [pytest.approx([rate, rate / 10])]
+
+
+@pytest.mark.parametrize("kind", STARTS_LOW)
+@pytest.mark.parametrize("by_rule", [False, True])
+def test_a_scheduler_that_is_replaced_is_no_hindrance_to_a_second_optimizer(tmp_path, kind, by_rule):
+    """As with a recipe of two optimizers on a module that returns a scheduler."""
+    muon = {"class_path": "torch.optim.Muon", "init_args": {"lr": 0.02} if not by_rule else {}}
+    split = (
+        ParamGroups({"body.weight": {"optimizer": muon}}, show=False) if by_rule
+        else UseOptimizer("torch.optim.Muon", muon["init_args"], others="torch.optim.AdamW", show=False)
+    )  # fmt: skip
+    rules, watch = [split, WeightDecaySplit(show=False)], Watch()
+    with pytest.raises(MisconfigurationException, match="replace_schedulers=True"):
+        run(tmp_path, *rules, module=Warmed(STARTS_LOW[kind]))
+    schedule = LRSchedule(wsd(), replace_schedulers=True)
+    done, module = run(tmp_path, *rules, schedule, watch, module=Warmed(STARTS_LOW[kind]), max_steps=3)
+    assert done.lr_scheduler_configs == []
+    held = {type(part).__name__: part for part in done.optimizers[0].parts}
+    assert module.body.weight in held["Muon"].state
+    assert {round(rate, 9) for rate in watch.rates[0]} == {0.1, 0.01, *(() if by_rule else (0.02, 0.002))}
 
 
 def test_a_scheduler_of_an_optimizer_that_stays_is_kept(tmp_path):
@@ -457,6 +504,13 @@ def test_muon_moves_whole_matrices_where_they_are_sharded(tmp_path, name):
     for key in (key for key in truth if key.endswith(("linear1.weight", "out_proj.weight"))):
         apart, moved = (numpy.linalg.norm(truth[key] - other[key]) for other in (got[0], plain))
         assert apart < 0.1 * moved  # its own arithmetic is in bf16
+
+
+def test_a_matrix_of_one_row_or_column_is_left_to_the_others(tmp_path):
+    """It is a vector: Muon would only change its length, and DTensor cannot even do that on shards of one row."""
+    done, module = run(tmp_path, *muon())
+    held, _ = done.optimizers[0].parts
+    assert [one is module.body.weight for group in held.param_groups for one in group["params"]] == [True]
 
 
 REFUSED = [

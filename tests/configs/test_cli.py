@@ -82,6 +82,30 @@ WRONG = {
         r"trainer.callbacks > Callback: what a class takes belongs under init_args, and nothing else stands beside .*",
     "ZClip, init_args: {mode: adative}":
         r"mode must be one of \['adaptive', 'mean', 'percentile'\], got 'adative'. Did you mean 'adaptive'\?",
+    "LRSchedule, init_args: {schedule: 3}":
+        r"trainer.callbacks > LRSchedule > schedule: must be one of the types .*, str, dict, function, got '3'.",
+    "LRSchedule, init_args: {schedule: cosine, anneal: 3}":
+        r"trainer.callbacks > LRSchedule > anneal: must be one of the types Anneal, null, got '3'.",
+    "UseOptimizer, init_args: {optimizer: AdamW}":
+        r"optimizer must be the path of a class such as 'torch.optim.SGD', got 'AdamW'. "
+        r"Did you mean 'torch.optim.AdamW'\?",
+    "UseOptimizer, init_args: {optimizer: torch.optim.AdmW}":
+        r"optimizer must be the path of a class .*, got 'torch.optim.AdmW': torch.optim has no 'AdmW'. "
+        r"Did you mean 'torch.optim.AdamW'\?",
+    "UseOptimizer, init_args: {optimizer: nowhere.Lion}":
+        r"optimizer must be the path of a class .*, got 'nowhere.Lion': there is no package 'nowhere'. Install it.*",
+    "UseOptimizer, init_args: {optimizer: torch.nn.Linear}":
+        r"optimizer must be a torch.optim.Optimizer or make one of params, got torch.nn.modules.linear.Linear.",
+    "UseOptimizer, init_args: {optimizer: torch.optim.AdamW, settings: {lr: -1}}":
+        r"AdamW\(lr=-1\) is refused: Invalid learning rate: -1",
+    "UseOptimizer, init_args: {optimizer: torch.optim.AdamW, lr: 0.1}":
+        r"trainer.callbacks > UseOptimizer: there is no field 'lr'. There are \['optimizer', .*, 'show'\], and any "
+        r"other under dict_kwargs.",
+    "lightning_llmopt.recipes.UseRecip":
+        r"trainer.callbacks > UseRecip: there is no 'UseRecip' in lightning_llmopt.recipes, which has "
+        r"\['Change', 'Receipt', 'Recipe', 'Recipes', 'UseRecipe'\]. Did you mean 'UseRecipe'\?",
+    "lightning_llmopt.recipes.UseRecipe, init_args: {name: llama2-7b, total: 5 min}":
+        r"total must be a number of tokens such as '10B' or '500k', or 'chinchilla', got '5 min'.",
     "GradientNormClip": r"trainer.callbacks > GradientNormClip: must have max_norm.",
     "GradientNormClip, init_args: {max_norm: much}":
         r"trainer.callbacks > GradientNormClip > max_norm: must be a float, got 'much'.",
@@ -111,6 +135,11 @@ def test_a_wrong_callback_is_refused_in_one_line(tmp_path, capsys, wrong):
             r"trainer.strategy > FSDP2 > checkpoint: must be one of \['sharded', 'full'\], got 'ful'. .* 'full'\?",
         ),
         ("max_stps: 3", r"trainer: there is no field 'max_stps'. Did you mean 'max_steps'\?"),
+        (
+            "precision: bf61",
+            r"trainer.precision: must be one of \['transformer-engine', .*, 'bf16', int, null\], "
+            r"got 'bf61'. Did you mean 'bf16'\?",
+        ),
         ("max_steps: many", "trainer.max_steps: must be an int, got 'many'."),
         ("{max_steps: 3, barebones: true, profiler: simple}", ".*barebones.*"),
     ],

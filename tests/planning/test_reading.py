@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lightning_llmopt.planning import Layout, Transformer, plan
+from lightning_llmopt.planning.activations import MODES
 from lightning_llmopt.planning.reading import network_of
 
 from decoders import gpt2, llama
@@ -70,6 +71,21 @@ def test_blocks_of_any_kind_are_planned_with_activations_given():
 
 def test_a_network_without_blocks_is_planned():
     assert plan(nn.Linear(3, 2), activations="1 kB", precision="fp32").memory(Layout("single")).parameters == 4 * 8
+
+
+@pytest.mark.parametrize("mode", [*MODES, 2])
+def test_what_a_network_without_blocks_keeps_is_what_was_given_and_not_computed_again(mode):
+    found = plan(nn.LSTM(8, 8, 2), activations="20 GB", memory="10 GB", gpus=2)
+    assert found.memory(Layout("fsdp2", data=2), mode).activations == 20 * 10**9
+    assert not found.fits
+    assert "checkpointing" not in found.advice.partition("Smallest")[2]
+    assert "nothing is computed again" in str(found)
+
+
+@pytest.mark.parametrize("model", [nn.LSTM, nn.Module])
+def test_a_class_is_no_module(model):
+    with pytest.raises(TypeError, match=f"or a module, got the class {model.__name__}"):
+        plan(model)
 
 
 def test_a_configuration_of_an_encoder_and_a_decoder_is_refused_and_not_read_as_one_of_them():

@@ -13,6 +13,11 @@ def test_it_is_frozen_and_knows_its_unit():
     assert not Receipt("batch", 500_000, "somewhere, 2020", "quoted").verified
 
 
+def test_no_unit_stands_twice_and_none_is_no_word():
+    assert Receipt("total", "2T tokens", "somewhere, 2020", "source").unit == ""
+    assert Receipt("peak_lr", 3e-4, "somewhere, 2020", "source").unit == ""
+
+
 @pytest.mark.parametrize(
     ("checked", "doubt", "said"),
     [

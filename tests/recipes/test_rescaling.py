@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -133,7 +134,23 @@ def test_the_recipe_itself_stays_as_it_was_and_rescaling_goes_on():
             r"batch \(1M tokens\) must not be larger than total \(1k tokens\)",
         ),
         ("llama2-7b", {"size": "1B"}, "within the sizes of Llama 2.*extrapolate=True"),
+        ("llama2-7b", {"size": "1B"}, "^size: "),
+        ("llama2-7b", {"size": "7x"}, r"size must be a number of parameters .*, got '7x'"),
+        ("llama2-7b", {"batch": "5 min"}, r"^batch must be a number of tokens such as '10B' or '500k', got '5 min'\.$"),
+        (
+            "llama2-7b",
+            {"total": 0},
+            r"^total must be a number of tokens such as '10B' or '500k', or 'chinchilla', got 0\.$",
+        ),
+        ("llama2-7b", {"batch": "1M", "extrapolate": 1}, "extrapolate must be True or False, got 1"),
+        (
+            "deepseek-llm",
+            {"size": "7"},
+            r"size \(7\) and total \(2T tokens\) make 8.4e\+13 operations.*extrapolate=True",
+        ),
+        ("deepseek-llm", {"size": "10T"}, r"good for 1e\+17 to 2.6e\+25.*extrapolate=True"),
         ("kimi-k2", {"size": "7B"}, "one size alone was published.*find_lr"),
+        ("finetune", {"size": "7B"}, "finetune states no size.*find_lr"),
         ("finetune", {"batch": "1M"}, "finetune states no batch.*find_lr"),
     ],
 )
@@ -144,3 +161,37 @@ def test_nonsense_is_refused(name, asked, said):
 
 def test_beyond_the_family_on_request():
     assert recipe("llama2-7b").rescaled(size="1B", extrapolate=True)["peak_lr"].value == pytest.approx(3e-4)
+
+
+def test_a_guess_is_called_one():
+    grown = recipe("gpt3-125m").rescaled(size="1T", extrapolate=True)
+    (why,) = [one.why for one in grown.changes if one.name == "peak_lr"]
+    assert why.endswith("beyond the published sizes of GPT-3 and a guess: planning.rate_for_size")
+    (why,) = [
+        one.why for one in recipe("deepseek-llm").rescaled(size="7", extrapolate=True).changes if one.name == "peak_lr"
+    ]
+    assert "a guess" in why
+
+
+@pytest.mark.parametrize("name", ["gpt3-1.3b", "llama2-13b", "deepseek-llm"])
+def test_rates_never_rise_with_the_size_and_never_fall_with_the_batch(name):
+    found = recipe(name)
+    low, high = {"gpt3-1.3b": (0.125, 175), "llama2-13b": (7, 70), "deepseek-llm": (1, 67)}[name]
+    sizes = [int(1e9 * low * (high / low) ** (step / 20)) for step in range(21)]
+    rates = [found.rescaled(size=size)["peak_lr"].value for size in sizes]
+    assert all(after <= before for before, after in itertools.pairwise(rates))
+    rates = [found.rescaled(batch=batch)["peak_lr"].value for batch in (10_000, 10**6, 10**7, 10**8)]
+    assert all(after > before for before, after in itertools.pairwise(rates))
+
+
+def test_what_is_worked_out_from_an_unverified_value_says_so():
+    found = recipe("mistral-7b").rescaled(batch="1M")
+    for name in ("peak_lr", "schedule.warmup"):
+        assert found[name].source.endswith("; the value before it is unverified")
+        assert not found[name].verified
+    assert "unverified" not in recipe("llama2-7b").rescaled(batch="1M")["peak_lr"].source
+    twice = found.rescaled(batch="500k")
+    assert twice["peak_lr"].source.endswith("; the value before it is unverified")
+    assert found["batch"].source == "rescaled: as asked"
+    share = recipe("minicpm").rescaled(batch="1M")["schedule.half_life"]
+    assert share.source == "rescaled: keeps its part of the published run, whose length or batch is unverified; ours"

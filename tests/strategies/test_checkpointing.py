@@ -11,6 +11,7 @@ from lightning_llmopt.strategies.checkpointing import MODES, Recomputed, apply_c
 
 from curves import arguments, train
 from doubles import deepspeed_is_here
+from fitting import Regression, loader, trainer
 from ranks import on_ranks
 
 RECOMPUTING = [mode for mode in MODES if mode != "none"] + [1, 2, 5]
@@ -262,6 +263,51 @@ def test_buffers_are_as_without_it(norm, mode):
     assert all(held[name].equal(value) for name, value in state.items())
 
 
+class Spread(nn.Module):
+    """Has one row of a mask that shows as many, as ``expand`` makes them, and moves it."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.ones(6, 1).expand(5, 6, 8))
+        self.register_buffer("passes", torch.zeros(()).expand(3))
+
+    def forward(self, x):
+        self.mask[0, :, 0] += 1
+        self.passes[0] += 1
+        return (x * self.mask / self.passes[2]).tanh()
+
+
+class Resized(nn.Module):
+    """Makes a buffer as large as it needs in the first pass, as torch's observers for quantization do."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(2))
+
+    def forward(self, x):
+        fresh = len(self.scale) == 2
+        self.scale.resize_(6).copy_(x.detach().abs().mean((0, 2)) + (1 if fresh else self.scale))
+        return x / self.scale.clone()[:, None]
+
+
+@pytest.mark.parametrize("norm", [Spread, Resized])
+@pytest.mark.parametrize("mode", ["every_block", "selective"])
+def test_buffers_that_are_no_plain_memory_of_one_size(norm, mode):
+    def trained(mode):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv1d(2, 6, 1), nn.Sequential(*[Residual(norm) for _ in range(4)]), nn.Flatten())
+        apply_checkpointing(model, mode, blocks=["1.*"])
+        losses = []
+        for _ in range(3):
+            loss = model(torch.randn(5, 2, 8)).pow(2).mean()
+            loss.backward()
+            losses.append(loss.item())
+        return losses, [parameter.grad for parameter in model.parameters()], list(model.buffers())
+
+    for found, expected in zip(trained(mode), trained("none"), strict=True):
+        assert all(torch.as_tensor(one).equal(torch.as_tensor(two)) for one, two in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("mode", ["all", "", 0, -1, True, 1.5, None])
 def test_what_is_no_mode_is_refused(mode):
     with pytest.raises(ValueError, match="checkpointing must be one of .* or a whole number >= 1, got"):
@@ -305,6 +351,16 @@ def test_under_every_kind_of_preset_losses_are_bit_equal(tmp_path, name):
 
 
 @needs_deepspeed
+@pytest.mark.parametrize("mode", ["every_block", "attention", 2])
+def test_a_preset_for_a_module_without_blocks_names_both_ways_out(tmp_path, mode):
+    run = trainer(tmp_path, **preset("fp32", checkpointing=mode), max_steps=1)
+    with pytest.raises(ValueError, match=f"checkpointing={mode!r} cannot be put on Regression: drop it, or ") as caught:
+        run.fit(Regression(torch.optim.SGD), loader())
+    assert f"apply_checkpointing(self, {mode!r}, blocks=[...]) in configure_model. No repeated blocks" in str(
+        caught.value
+    )
+
+
 def test_keeping_single_operations_under_zero_3_is_refused():
     with pytest.raises(ValueError, match='one of them: use checkpointing="every_block" or "attention", or stage 2'):
         preset("zero3", checkpointing="selective")

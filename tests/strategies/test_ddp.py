@@ -71,8 +71,9 @@ def test_bf16_compression_needs_nccl(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"bucket_mb": 0}, "bucket_mb must be > 0, got 0"),
-        ({"bucket_mb": float("nan")}, "bucket_mb must be > 0, got nan"),
+        ({"bucket_mb": 0}, "bucket_mb must be finite and > 0, got 0"),
+        ({"bucket_mb": float("nan")}, "bucket_mb must be finite and > 0, got nan"),
+        ({"bucket_mb": float("inf")}, "bucket_mb must be finite and > 0, got inf"),
         ({"compression": "int8"}, "compression must be None, 'bf16' or 'fp16', got 'int8'"),
         ({"static_graph": True, "find_unused_parameters": True}, "contradict each other: .* Drop one of the two"),
     ],

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from lightning_llmopt.strategies import FSDP1
@@ -22,6 +23,35 @@ def test_every_block_is_a_unit(tmp_path):
         return [type(unit.module).__name__ for unit in units]
 
     assert on_ranks(2, fit) == [["GPT", "Block", "Block", "Block", "Block"]] * 2
+
+
+class Repeated(Encoder):
+    """The same block several times, as in ALBERT."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder.layers = nn.ModuleList([self.encoder.layers[0]] * 3)
+
+
+def test_a_block_that_is_registered_several_times_trains(tmp_path):
+    def fit(rank=0, ranks=1, **settings):
+        return train(tmp_path, Repeated(), rank=rank, ranks=ranks, updates=3, **settings)[0]
+
+    found = on_ranks(2, lambda rank: fit(rank, 2, strategy=OnCPU1()))
+    assert [sum(pair) / 2 for pair in zip(*found, strict=True)] == pytest.approx(fit(), rel=1e-5, abs=0)
+
+
+def test_parameters_without_a_dimension_are_refused_with_both_ways_out(tmp_path):
+    def attempt(rank):
+        module = demo()
+        module.blocks[0].scale = nn.Parameter(torch.tensor(1.0))
+        with pytest.raises(MisconfigurationException) as caught:
+            train(tmp_path, module, updates=1, strategy=OnCPU1())
+        return str(caught.value)
+
+    (sentence,) = on_ranks(1, attempt)
+    assert "takes parameters of one dimension or more, and blocks.0.scale of GPT have none: give them" in sentence
+    assert sentence.endswith("or use preset('ddp').")
 
 
 @pytest.mark.parametrize(

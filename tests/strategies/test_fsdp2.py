@@ -267,6 +267,21 @@ def test_without_a_plan_tensor_parallelism_is_refused(tmp_path):
     assert sentence.endswith("or use preset('fsdp2').")
 
 
+class Weighed(Stack):
+    """With a parameter that has no dimension, as the scale of CLIP's scores has none."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+
+def test_parameters_without_a_dimension_are_refused_with_both_ways_out(tmp_path):
+    assert refused(tmp_path, Weighed()) == (
+        "FSDP2 takes parameters of one dimension or more, and scale of Weighed have none: give them the shape (1,), or "
+        "use preset('ddp')."
+    )
+
+
 @pytest.mark.parametrize(
     ("plan", "sentence"),
     [

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 import torch
@@ -146,6 +147,7 @@ WORDS = {
     "checkpointing must be one of": lambda value: preset("ddp", checkpointing=value),
     r"precision must be one of \[": lambda value: OneDevice(precision=value),
     "compression must be None, 'bf16' or 'fp16'": lambda value: DDP(compression=value),
+    "start_method must be one of": lambda value: DDP(start_method=value),
     "sharding must be one of": lambda value: FSDP1(sharding=value),
     "checkpoint must be 'sharded' or 'full'": lambda value: FSDP1(checkpoint=value),
     "checkpoint must be 'sharded' or 'full'.*": lambda value: FSDP2(checkpoint=value),
@@ -189,18 +191,48 @@ def test_flags_of_zero_are_true_or_false(name):
         (lambda: FSDP1(defer_sync=1), "defer_sync must be True, False or None, got 1."),
         (lambda: FSDP1(blocks="layers.*"), "blocks must be a list of globs of module names, or None, got 'layers.*'."),
         (lambda: FSDP2(blocks=[1]), "blocks must be a list of globs of module names, or None, got [1]."),
-        (lambda: FSDP2(tensor_parallel_plan="auto"), "tensor_parallel_plan must be a dict or None, got 'auto'."),
+        (
+            lambda: FSDP2(tensor_parallel_plan="auto"),
+            "tensor_parallel_plan must be a dict of one glob or more to names of styles, or None, got 'auto'.",
+        ),
         (lambda: ZeRO(config="ds.json"), "config must be a dict or None, got 'ds.json'."),
+        (
+            lambda: FSDP2(tensor_parallel_plan={}),
+            "of one glob or more to names of styles, or None, got {}.",
+        ),
+        (lambda: FSDP2(tensor_parallel_plan={1: "colwise"}), "to names of styles, or None, got {1: 'colwise'}."),
+        (lambda: FSDP2(tensor_parallel_plan={"a": ["x"]}), "to names of styles, or None, got {'a': ['x']}."),
+        (lambda: ZeRO(stage=torch.ones(2)), "stage must be 1, 2 or 3, got tensor([1., 1.])."),
         (lambda: ZeRO(stage=True), "stage must be 1, 2 or 3, got True."),
         (lambda: ZeRO(stage=[2]), "stage must be 1, 2 or 3, got [2]."),
-        (lambda: DDP(bucket_mb="25"), "bucket_mb must be > 0, got '25'."),
-        (lambda: DDP(bucket_mb=True), "bucket_mb must be > 0, got True."),
-        (lambda: DDP(bucket_mb=float("nan")), "bucket_mb must be > 0, got nan."),
+        (lambda: DDP(bucket_mb="25"), "bucket_mb must be finite and > 0, got '25'."),
+        (lambda: DDP(bucket_mb=True), "bucket_mb must be finite and > 0, got True."),
+        (lambda: DDP(bucket_mb=float("nan")), "bucket_mb must be finite and > 0, got nan."),
     ],
 )
 def test_values_of_another_kind_are_refused(make, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make()
+
+
+@pytest.mark.parametrize("make", [DDP, FSDP1, FSDP2, ZeRO])
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        *[("timeout", value, "None or a datetime.timedelta > 0") for value in (1800, "0:30:00", timedelta(0), True)],
+        *[
+            ("process_group_backend", value, "None or a name that torch.distributed knows")
+            for value in ("", "glo", "cpu:glo,cuda:nccl", 5, ["gloo"])
+        ],
+    ],
+)
+def test_what_brings_no_processes_together_is_refused(make, name, value, rule):
+    with pytest.raises(ValueError, match=f"{name} must be {rule}.*, got {re.escape(repr(value))}"):
+        make(**{name: value})
+
+
+def test_backends_may_be_named_by_device():
+    assert preset("fsdp2", process_group_backend="cpu:gloo,cuda:nccl", timeout=timedelta(minutes=1))["strategy"]
 
 
 @pytest.mark.parametrize("value", [["ddp"], 3, None, "fdsp"])

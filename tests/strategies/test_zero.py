@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_llmopt.strategies import ZeRO
@@ -51,6 +52,32 @@ def test_the_configuration_is_shown_complete(tmp_path):
         assert "auto" not in after
         assert (config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"]) == (4, 3)
         assert (config["train_batch_size"], config["gradient_clipping"]) == (24, 0.7)
+
+
+class Scalar(Encoder):
+    """With a parameter that has no dimension."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+
+def test_parameters_without_a_dimension_are_refused_with_both_ways_out(tmp_path):
+    assert refused(tmp_path, lambda: OnCPUZero(process_group_backend="gloo"), Scalar()) == (
+        "OnCPUZero takes parameters of one dimension or more, and scale of Scalar have none: give them the shape (1,), "
+        "or use preset('ddp')."
+    )
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_weights_that_do_not_lie_row_by_row_train(tmp_path, stage):
+    def run(rank):
+        module = Encoder()
+        module.head.weight = nn.Parameter(torch.randn(32, 48).t())
+        module.image = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
+        return fit(tmp_path, module, batches(), OnCPUZero(stage=stage, process_group_backend="gloo")).global_step
+
+    assert on_ranks(1, run) == [1]
 
 
 def test_a_loader_that_does_not_say_its_batch_counts_as_one(tmp_path):
