@@ -153,9 +153,11 @@ def _published(found: Recipe, choices: Choices) -> Iterator[str]:
     if "batch" in found:
         batch = BATCH * LENGTH
         yield "        # Tokens of an update and of the run: rate and lengths are changed to fit them, as is said by"
-        yield f"        # llmopt recipes {found.name} --batch {batch} --total {batch * choices.total}"
+        yield f"        # llmopt recipes {found.name} --batch {batch} --total {batch * choices.total} --extrapolate"
         yield f"        batch: {batch}"
         yield f"        total: {batch * choices.total}"
+        yield "        # This toy is far from anything published, so its rate is a guess; not for your own."
+        yield "        extrapolate: true"
 
 
 def _layers(choices: Choices) -> Iterator[str]:

@@ -82,5 +82,6 @@ def _of_recipe(given: Mapping[str, Any], file: Path) -> ScheduleSpec:
     found = recipe(name)
     changes = {key: given[key] for key in ("batch", "total", "size") if given.get(key) is not None}
     if changes:
-        found = found.rescaled(**changes, rule=given.get("rule", "sqrt"))
+        how = {key: given[key] for key in ("rule", "extrapolate") if key in given}
+        found = found.rescaled(**changes, **how)
     return found.schedule()

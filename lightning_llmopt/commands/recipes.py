@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> int:
     found = recipe(options.name)
     if changes:
         try:
-            found = found.rescaled(**changes, rule=options.rule)
+            found = found.rescaled(**changes, rule=options.rule, extrapolate=options.extrapolate)
         except ValueError as error:
             raise as_options(error, changes) from error
     title, *lines = str(found).replace("verified", "checked", 1).splitlines()  # one letter less, for 80 columns
@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         "--rule", choices=("sqrt", "linear"), default="sqrt", metavar="RULE",
         help="how the rate goes with the batch: sqrt or linear (%(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--extrapolate", action="store_true", help="answer beyond what was published or fitted too: with a guess"
+    )
     return parser
 
 

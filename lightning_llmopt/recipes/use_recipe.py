@@ -27,6 +27,7 @@ class UseRecipe(Callback):
         total: Tokens of your run, or ``"chinchilla"``. Lengths become parts of the run, which the Trainer ends.
         size: Parameters of your module.
         rule: How the rate goes with the batch: ``"sqrt"``, ``"linear"``, or ``"keep"`` to leave it.
+        extrapolate: Whether to go beyond the family's sizes, and far beyond its fits over compute.
         schedule: Whether to bring ``LRSchedule``.
         optimizer: Whether to bring ``UseOptimizer``; without it, optimizer and rates are the module's.
         groups: Whether to bring ``WeightDecaySplit``.
@@ -56,6 +57,7 @@ class UseRecipe(Callback):
         total: int | str | None = None,
         size: int | str | None = None,
         rule: str = "sqrt",
+        extrapolate: bool = False,
         schedule: bool = True,
         optimizer: bool = True,
         groups: bool = True,
@@ -67,7 +69,7 @@ class UseRecipe(Callback):
     ) -> None:
         found = name if isinstance(name, Recipe) else by_name(name)
         if not (batch is None and total is None and size is None):
-            found = found.rescaled(batch=batch, total=total, size=size, rule=rule)
+            found = found.rescaled(batch=batch, total=total, size=size, rule=rule, extrapolate=extrapolate)
         self.recipe = found
         self.parts: list[Any] = found.callbacks(
             schedule=schedule, optimizer=optimizer, groups=groups, clipping=clipping, monitor=monitor,

@@ -147,7 +147,8 @@ def test_a_recipe_brings_its_own_and_is_fitted_to_the_run(tmp_path):
         "lightning_llmopt.recipes.UseRecipe",
         "lightning_llmopt.callbacks.RunSummary",
     ]
-    assert callbacks[0]["init_args"] == {"name": "llama2-7b", "batch": 8 * 64, "total": 8 * 64 * 300}
+    lengths = {"batch": 8 * 64, "total": 8 * 64 * 300, "extrapolate": True}
+    assert callbacks[0]["init_args"] == {"name": "llama2-7b", **lengths}
 
 
 @pytest.mark.parametrize("name", recipes().names)

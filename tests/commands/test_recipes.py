@@ -51,7 +51,7 @@ def test_in_a_terminal_rich_draws_the_list(monkeypatch, capsys):
     ("given", "sentence"),
     [
         (["llama-7b"], "got 'llama-7b'. Did you mean 'llama2-7b'?"),
-        (["llama2-7b", "--batch", "x"], "--batch must be a number of tokens such as"),
+        (["llama2-7b", "--batch", "x"], "--batch must be a number of tokens such as '10B'"),
         (["llama2-7b", "--size", "x"], "--size must be a number of parameters such as"),
         (["llama2-7b", "--rule", "cubic"], "--rule must be one of sqrt, linear, got 'cubic'."),
         (["finetune", "--batch", "4M"], "finetune states no batch, so there is nothing to scale from"),
