@@ -108,6 +108,8 @@ def yaml_of(choices: Choices, *, config: str, script: str) -> str:
         "  callbacks:",
         *(_by_hand(choices) if choices.recipe is None else _published(recipe(choices.recipe), choices)),
         *_layers(choices),
+        "    # Says before and after the run what it is and what came of it; `llmopt report` shows it too.",
+        f"    - class_path: {_CALLBACKS}.RunSummary",
         *_model(choices),
         "data:",
         f"  batch_size: {BATCH}",

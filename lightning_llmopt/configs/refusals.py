@@ -161,6 +161,11 @@ def _no_subcommand(place: tuple[str, ...], names: str) -> str:
     return f"the first word must be one of {ways}, got none. To train: python {script} fit --config run.yaml"
 
 
+def _wrong_subcommand(place: tuple[str, ...], given: str, names: str) -> str:
+    known = re.findall(r"'([^']*)'", names)
+    return f"the first word must be one of {', '.join(known)}, got {given!r}.{did_you_mean(given, known)}"
+
+
 def _fields(path: str) -> list[str]:
     """What the class or function at an import path takes by name, if it is imported already."""
     return [one.name for one in _parameters(path) if one.name != "self" and one.kind not in _REST]
@@ -197,5 +202,6 @@ _WORDS: list[tuple[re.Pattern[str], Callable[..., str]]] = [
     (re.compile(r"Expected a dot import path string: (.+)"), _no_class),
     (re.compile(r"Expected an? (.+?)\. Got value: (.*)"), _wrong_type),
     (re.compile(r'expected "subcommand" to be one of \{(.+)\}, but it was not provided'), _no_subcommand),
+    (re.compile(r"argument subcommand: invalid choice: '(.*?)' \(choose from (.+)\)"), _wrong_subcommand),
     (re.compile(r"the following arguments are required: (.+)"), lambda _, names: f"must have {names}."),
 ]

@@ -50,14 +50,13 @@ def unit_of(amount: int | str) -> str:
     return "GiB" if isinstance(amount, str) and amount.strip().endswith("iB") else "GB"
 
 
-def parse_count(size: float | str, *, name: str = "model", what: str = "parameters") -> int:
-    """Number of parameters, or of something else that is counted.
+def parse_count(size: float | str, *, name: str = "model") -> int:
+    """Number of parameters.
 
     Args:
         size: A whole number >= 1, also as a float, or a number as text, also ``"7e9"`` and ``"7_000_000_000"``, with k,
             M, B (10**9) or T, small or large, if it has a unit.
         name: What an error calls it.
-        what: Of what it is a number.
 
     Raises:
         ValueError: If it is neither.
@@ -73,7 +72,7 @@ def parse_count(size: float | str, *, name: str = "model", what: str = "paramete
     elif isinstance(size, int | float) and not isinstance(size, bool) and math.isfinite(size) and size == int(size):
         found = int(size)
     if not 1 <= found <= MOST:
-        raise ValueError(f"{name} must be a number of {what} such as '70B', '124M', '7e9' or 1000, got {size!r}.")
+        raise ValueError(f"{name} must be a number of parameters such as '70B', '124M', '7e9' or 1000, got {size!r}.")
     return found
 
 

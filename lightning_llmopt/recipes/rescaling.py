@@ -260,10 +260,10 @@ def _tokens(name: str, amount: int | str) -> int:
         raise ValueError(f"{name} must be a number of tokens such as '10B' or '500k'{word}, got {amount!r}.") from error
 
 
-def _count(name: str, amount: Any, *, what: str = "parameters") -> int:
+def _count(name: str, amount: Any) -> int:
     if isinstance(amount, float) and amount.is_integer() and amount >= 1:
         return int(amount)
-    return parse_count(amount, name=name, what=what)
+    return parse_count(amount, name=name)
 
 
 def _rounded(number: float) -> float:

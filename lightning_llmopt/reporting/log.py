@@ -55,7 +55,10 @@ def read_log(folder: Path) -> Log:
     (of_events, _), (of_csv, _) = parts
     points = {**of_csv, **of_events}
     if not points:
-        raise ValueError(f"report needs at least one logged number, found none in {', '.join(map(str, files))}.")
+        raise ValueError(
+            f"report needs at least one logged number, found none in {', '.join(map(str, files))}. Give another "
+            "folder, or log more often: Trainer(log_every_n_steps=...) is 50 if nobody says otherwise."
+        )
     return Log(points, files, _summary(folder))
 
 

@@ -38,11 +38,19 @@ def test_what_it_writes_runs(tmp_path, capsys, words):
     assert "train.py fit --config run.yaml" in capsys.readouterr().out
     command = [sys.executable, "train.py", "fit", "--config", "run.yaml", "--trainer.accelerator", "cpu"]
     found = subprocess.run(
-        [*command, "--trainer.devices", "1"], cwd=tmp_path / "new", capture_output=True, text=True, timeout=300
+        [*command, "--trainer.devices", "1", "--trainer.log_every_n_steps", "2"],
+        cwd=tmp_path / "new",
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert found.returncode == 0, found.stderr
     assert "`max_steps=4` reached" in found.stderr
     assert list((tmp_path / "new").rglob("*.ckpt"))
+    for title in ("Run of Model", "End of the run", "4 applied, 0 skipped"):
+        assert found.stdout.count(title) == 1
+    assert main(["report", str(tmp_path / "new" / "lightning_logs" / "version_0")]) == 0
+    assert "At the end" in (tmp_path / "new" / "lightning_logs" / "version_0" / "report.html").read_text()
 
 
 def test_its_other_two_commands_work_on_it(tmp_path, capsys, monkeypatch):
@@ -135,7 +143,10 @@ def test_in_a_terminal_it_asks(tmp_path, capsys, monkeypatch):
 def test_a_recipe_brings_its_own_and_is_fitted_to_the_run(tmp_path):
     assert main(["init", str(tmp_path), "--recipe", "llama2-7b", "--total", "300"]) == 0
     callbacks = written(tmp_path)["trainer"]["callbacks"]
-    assert [one["class_path"] for one in callbacks] == ["lightning_llmopt.recipes.UseRecipe"]
+    assert [one["class_path"] for one in callbacks] == [
+        "lightning_llmopt.recipes.UseRecipe",
+        "lightning_llmopt.callbacks.RunSummary",
+    ]
     lengths = {"batch": 8 * 64, "total": 8 * 64 * 300, "extrapolate": True}
     assert callbacks[0]["init_args"] == {"name": "llama2-7b", **lengths}
 

@@ -172,3 +172,13 @@ def test_without_a_subcommand_it_says_what_to_type(monkeypatch, capsys):
         "error: the first word must be one of fit, validate, test, predict, got none. "
         "To train: python train.py fit --config run.yaml\n"
     )
+
+
+def test_a_misspelt_subcommand_is_told_the_nearest(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train.py", "fitt"])
+    with pytest.raises(SystemExit) as leaving:
+        LLMOptCLI(Regression)
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: the first word must be one of fit, validate, test, predict, got 'fitt'. Did you mean 'fit'?\n"
+    )
