@@ -80,7 +80,7 @@ def _in_sentences() -> Iterator[None]:
         yield
     except argparse.ArgumentError as error:
         _leave(explain(str(error)))
-    except (ValueError, TypeError, MisconfigurationException) as error:
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:  # RuntimeError: the Trainer's
         if not _is_ours(error):
             raise
         _leave(explain(str(error)))
