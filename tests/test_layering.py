@@ -33,7 +33,7 @@ MAY_IMPORT = {  # beside the standard library and themselves
         "schedules", "structure", "optim", "planning", "preview", "recipes", "checkpoints", "callbacks",
         "configs", "reporting", "selftest",
     },
-    "configs": {"typing_extensions", "_lightning", "schedules", "callbacks", "strategies"},
+    "configs": {"typing_extensions", "_lightning", "schedules", "callbacks", "strategies", "recipes"},
     "recipes": {"torch", "typing_extensions", "_lightning", "schedules", "optim", "planning", "callbacks"},
     "selftest": {"torch", "typing_extensions", "_lightning", "deepspeed", "gradients", "callbacks", "strategies"},
 }  # fmt: skip

@@ -13,7 +13,8 @@ class WeightDecaySplit(Regroups):
 
     Told by the module's type (any of torch's norms, and any class called ``...Norm``) and by the number of dimensions
     of the whole parameter, also where a strategy has flattened or sharded it; never by parameters' names. The rest
-    keeps the optimizer's ``weight_decay``, and what ``ParamGroups`` sets wins.
+    keeps the optimizer's ``weight_decay``, and what ``ParamGroups`` sets wins. Where that is 0 there is nothing to take
+    off, and the parameters stay in one group.
 
     Prints the groups at fit start, and logs ``lr/<optimizer>/decay`` and ``lr/<optimizer>/no_decay``.
 

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from .. import callbacks as callbacks  # imported, a class is known by its bare name
 from .._lightning import LightningArgumentParser, LightningCLI, MisconfigurationException, StrategyRegistry
+from ..recipes.use_recipe import UseRecipe as UseRecipe  # likewise
 from ..schedules.nearest import did_you_mean
 from ..strategies.presets import PREFIX
 from .refusals import explain
@@ -22,8 +23,9 @@ class LLMOptCLI(LightningCLI):
     """``LightningCLI`` in whose files our classes need no import path, and that says in a sentence what is wrong.
 
     Everything else is ``LightningCLI``, arguments included; what can be written for one can be written for the other.
-    Here callbacks are known by name (``class_path: LRSchedule``) and presets are registered (``strategy:
-    llmopt_fsdp2``), as they are elsewhere once ``lightning_llmopt.callbacks`` and ``.strategies`` are imported.
+    Here callbacks are known by name (``class_path: LRSchedule``), ``UseRecipe`` too, and presets are registered
+    (``strategy: llmopt_fsdp2``), as they are elsewhere once ``lightning_llmopt.callbacks``, ``.recipes.use_recipe`` and
+    ``.strategies`` are imported.
 
     A wrong value ends the process with exit status 2 and a line for each fault: field, rule, value got, and what may
     have been meant. A module, data module or callback of yours that fails shows its traceback as before.
@@ -78,7 +80,7 @@ def _in_sentences() -> Iterator[None]:
         yield
     except argparse.ArgumentError as error:
         _leave(explain(str(error)))
-    except (ValueError, TypeError, MisconfigurationException) as error:
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:  # RuntimeError: the Trainer's
         if not _is_ours(error):
             raise
         _leave(explain(str(error)))

@@ -142,7 +142,7 @@ def _no_name(place: tuple[str, ...], room: str, name: str) -> str:
 
 
 def _no_class(place: tuple[str, ...], name: str) -> str:
-    meant = did_you_mean(name, _names_in("lightning_llmopt.callbacks"))
+    meant = did_you_mean(name, [*_names_in("lightning_llmopt.callbacks"), "UseRecipe"])
     return f"class_path must be an import path or the name of an imported class, got {name!r}.{meant}"
 
 

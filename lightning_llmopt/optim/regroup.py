@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor
@@ -27,6 +28,7 @@ class Member:
 
 
 Came = list[tuple[int, list[dict[str, Any]]]]
+_OWN = ("lr_scale", "weight_decay", "frozen", "optimizer", "name")  # what a rule may say itself
 RATES_OF_GROUPS = ("lr", "initial_lr", "max_lr", "min_lr")  # the latter two are those of OneCycleLR and CyclicLR
 
 
@@ -111,7 +113,9 @@ def _entries(group: Mapping[str, Any], setting: Setting, optimizer: str) -> dict
     for name in wanted:
         if name not in entries and not (name == "weight_decay" and wanted[name] == 0):
             have = ", ".join(sorted(set(entries) - {"lr_scale", "name"}))
-            raise ValueError(f"{optimizer} has no {name} in its groups: there are {have}.")
+            near = get_close_matches(name, [*entries, *_OWN], n=1)
+            guess = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{optimizer} has no {name} in its groups: there are {have}.{guess}")
     entries |= {name: value for name, value in wanted.items() if name in entries} | dict(setting.notes)
     if setting.weight_decay_scale != 1.0 and entries.get("weight_decay"):
         entries["weight_decay"] = entries["weight_decay"] * setting.weight_decay_scale

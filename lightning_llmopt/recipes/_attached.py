@@ -1,5 +1,6 @@
 """A recipe made into torch's and Lightning's things; the only part of the room that needs them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ def callbacks_of(
     parts: Parts,
     *,
     total: int | str | None,
+    tokens: Callable[[Any], int] | None,
     replace_schedulers: bool,
     on_change: str,
     show: bool,
@@ -64,7 +66,13 @@ def callbacks_of(
         made.append(WeightDecaySplit(on_change=on_change, show=show))
     if parts.schedule:
         made.append(
-            LRSchedule(recipe.schedule(), total=total, replace_schedulers=replace_schedulers, on_change=on_change)
+            LRSchedule(
+                recipe.schedule(),
+                total=total,
+                tokens=tokens,
+                replace_schedulers=replace_schedulers,
+                on_change=on_change,
+            )
         )
     if parts.clipping and "max_norm" in recipe:
         made.append(GradientNormClip(recipe["max_norm"].value))

@@ -1,6 +1,6 @@
 """What somebody trained with, as a value: to read, to print, to rescale, and to attach to a module of one's own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +139,7 @@ class Recipe:
         clipping: bool = True,
         monitor: bool = True,
         total: int | str | None = None,
+        tokens: "Callable[[Any], int] | None" = None,
         replace_schedulers: bool = False,
         on_change: str = "error",
         show: bool = True,
@@ -156,6 +157,7 @@ class Recipe:
             clipping: Whether to bring ``GradientNormClip``.
             monitor: Whether to bring ``GradientNormMonitor``.
             total: Length of the run, if not the Trainer's own; as in ``LRSchedule``.
+            tokens: Counts the tokens in a batch, where phases are tokens; as in ``LRSchedule``.
             replace_schedulers: Whether to drop schedulers that the module returns; as in ``LRSchedule``.
             on_change: What to do if a checkpoint says otherwise: ``"error"`` or ``"adopt"``.
             show: Whether to print the parameter groups.
@@ -172,7 +174,13 @@ class Recipe:
 
         parts = Parts(schedule, optimizer, groups, clipping, monitor)
         return callbacks_of(
-            self, parts, total=total, replace_schedulers=replace_schedulers, on_change=on_change, show=show
+            self,
+            parts,
+            total=total,
+            tokens=tokens,
+            replace_schedulers=replace_schedulers,
+            on_change=on_change,
+            show=show,
         )
 
     def rescaled(

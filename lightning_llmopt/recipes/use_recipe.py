@@ -1,5 +1,6 @@
 """A whole recipe as one callback."""
 
+from collections.abc import Callable
 from typing import Any
 
 from typing_extensions import override
@@ -33,6 +34,7 @@ class UseRecipe(Callback):
         groups: Whether to bring ``WeightDecaySplit``.
         clipping: Whether to bring ``GradientNormClip``.
         monitor: Whether to bring ``GradientNormMonitor``.
+        tokens: Counts the tokens in a batch, where phases are tokens; as in ``LRSchedule``.
         replace_schedulers: Whether to drop schedulers that the module returns; as in ``LRSchedule``.
         on_change: What to do if a checkpoint says otherwise: ``"error"`` or ``"adopt"``.
         show: Whether to print the parameter groups.
@@ -63,6 +65,7 @@ class UseRecipe(Callback):
         groups: bool = True,
         clipping: bool = True,
         monitor: bool = True,
+        tokens: Callable[[Any], int] | None = None,
         replace_schedulers: bool = False,
         on_change: str = "error",
         show: bool = True,
@@ -73,7 +76,7 @@ class UseRecipe(Callback):
         self.recipe = found
         self.parts: list[Any] = found.callbacks(
             schedule=schedule, optimizer=optimizer, groups=groups, clipping=clipping, monitor=monitor,
-            replace_schedulers=replace_schedulers, on_change=on_change, show=show,
+            tokens=tokens, replace_schedulers=replace_schedulers, on_change=on_change, show=show,
         )  # fmt: skip
 
     @override

@@ -191,6 +191,11 @@ def test_rules_that_do_not_fit_the_module_are_refused_at_fit_start(tmp_path, rul
         fit(tmp_path, ParamGroups(rules))
 
 
+def test_an_entry_that_is_mistyped_is_answered_with_the_nearest(tmp_path):
+    with pytest.raises(MisconfigurationException, match=r"has no lr_scal in its groups: .* Did you mean 'lr_scale'\?"):
+        fit(tmp_path, ParamGroups({"body": {"lr_scal": 0.5}}))
+
+
 def test_values_that_cannot_be_are_refused_at_once():
     with pytest.raises(ValueError, match="at least one rule"):
         ParamGroups({})

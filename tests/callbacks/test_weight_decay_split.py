@@ -64,6 +64,17 @@ def test_a_schedule_of_the_decay_leaves_those_without_alone(tmp_path):
     assert found["norm.weight"] == 0.0
 
 
+def test_a_weight_decay_of_0_leaves_one_group(tmp_path):
+    """Equal ones are merged; no schedule of the decay moves a 0, so that the two would never differ."""
+    decay = HyperparameterSchedule("weight_decay", linear(), total=4, between=(0.0, 1.0))
+    module, run = Normed(weight_decay=0.0), trainer(tmp_path, WeightDecaySplit(), decay, max_steps=4)
+    with pytest.warns(UserWarning, match="it is 0 in every group"):
+        run.fit(module, loader())
+    (group,) = run.optimizers[0].param_groups
+    assert (group["name"], group["weight_decay"]) == ("all", 0.0)
+    assert len(group["params"]) == len(list(module.parameters()))
+
+
 def test_an_optimizer_without_weight_decay_is_left_as_it_is(tmp_path):
     class Bare(torch.optim.Optimizer):
         def __init__(self, params, lr, **settings):

@@ -1,6 +1,8 @@
 """What a reader of a wrong YAML file is told: field, rule, value got, and what was meant."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -35,6 +37,19 @@ def read(text, folder):
     return LLMOptCLI(
         Regression, run=False, args=["--config", str(file)], save_config_callback=None, seed_everything_default=0
     )
+
+
+def test_a_recipe_needs_no_import_path_in_a_process_that_has_imported_nothing_else(tmp_path):
+    (tmp_path / "run.yaml").write_text("trainer: {callbacks: [{class_path: UseRecipe, init_args: {name: olmo}}]}")
+    code = (
+        "from lightning.pytorch.demos.boring_classes import BoringModel; "
+        "from lightning_llmopt.configs import LLMOptCLI; "
+        "cli = LLMOptCLI(BoringModel, run=False, args=['--config', 'run.yaml'], save_config_callback=None); "
+        "print([one.recipe.name for one in cli.trainer.callbacks if type(one).__name__ == 'UseRecipe'])"
+    )
+    words = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.splitlines()[-1:] == ["['olmo']"], done.stderr
 
 
 def test_classes_and_presets_need_no_import_path(tmp_path):
@@ -73,6 +88,8 @@ WRONG = {
     "LRShedule":
         r"trainer.callbacks: class_path must be an import path or the name of an imported class, got 'LRShedule'. "
         r"Did you mean 'LRSchedule'\?",
+    "UseRecip":
+        r"trainer.callbacks: class_path must be .*, got 'UseRecip'. Did you mean 'UseRecipe'\?",
     "lightning_llmopt.callbacks.LRShedule":
         r"trainer.callbacks > LRShedule: there is no 'LRShedule' in lightning_llmopt.callbacks, which has \['AdaGC', .*"
         r"mean 'LRSchedule'\?",

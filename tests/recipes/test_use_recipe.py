@@ -15,6 +15,7 @@ from lightning_llmopt.callbacks import (
     GradientNormMonitor,
     LRSchedule,
     ParamGroups,
+    UseOptimizer,
     WeightDecaySplit,
 )
 from lightning_llmopt.recipes import UseRecipe, recipe
@@ -246,3 +247,23 @@ def test_an_unknown_name_in_yaml_is_answered_with_the_known_ones(tmp_path, monke
     said = capsys.readouterr().err + str(caught.value)
     assert "recipe must be one of" in said
     assert "Did you mean 'llama2-" in said
+
+
+def rows(batch):
+    return 25 * 10**9 * len(batch[0])
+
+
+def test_tokens_of_batches_that_are_no_token_ids_are_counted_as_one_says(tmp_path):
+    """GPT-3's phases are tokens, and 4 rows of 25 billion each make its 300 billion in 3 updates."""
+    found, rates = recipe("gpt3-125m"), []
+    by_hand = [UseOptimizer("torch.optim.AdamW", lr=6e-4, show=False), LRSchedule(found.schedule(), tokens=rows)]
+    for callbacks in ([UseRecipe("gpt3-125m", tokens=rows, show=False)], by_hand):
+        watch = Watch()
+        trainer(tmp_path, *callbacks, watch, max_steps=3).fit(Regression(), loader())
+        rates.append(watch.first)
+    assert rates[0] == rates[1]
+    assert rates[0][-1] < rates[0][0] == 6e-4
+    with pytest.raises(MisconfigurationException, match="Cannot count the tokens of a batch"):
+        trainer(tmp_path, UseRecipe("gpt3-125m", show=False), max_steps=3).fit(Regression(), loader())
+    with pytest.raises(ValueError, match="tokens must be"):
+        UseRecipe("gpt3-125m", tokens=3)
