@@ -1,5 +1,6 @@
 """What every test stands on: one thread, no network, and a fit through a real Trainer."""
 
+import logging
 import os
 import signal
 
@@ -30,3 +31,16 @@ def _time_limit():
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(autouse=True)
+def _levels_of_loggers():
+    """Examples and benchmarks run in this process silence Lightning for good, and what is quiet prints less."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero")]
+    before = [(logger.level, list(logger.filters), list(logger.handlers)) for logger in loggers]
+    disabled = logging.root.manager.disable
+    yield
+    logging.disable(disabled)
+    for logger, (level, filters, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.filters[:], logger.handlers[:] = filters, handlers
