@@ -11,6 +11,7 @@ from .memory import Job, memory
 SHARES_MORE = ("ddp", "zero1", "zero2", "hybrid", "fsdp2")
 SHARES_ALL = ("zero3", "fsdp", "fsdp2", "zero3_offload", "fsdp2_offload")
 MOST_GPUS = 65_536
+MOST_PARTS = 4_096  # of a micro-batch; one with more is a slip of the pen, which must not take for ever
 
 
 @dataclass(frozen=True)
@@ -159,10 +160,8 @@ def _cheap(start: Change) -> Iterator[Change]:
             yield _changed(start, f"checkpointing {mode!r}", checkpointing=mode)
     else:
         yield _changed(start, "checkpointing 'every_block'", checkpointing="every_block")
-    for size in range(job.micro_batch // 2, 0, -1):
-        if job.micro_batch % size:
-            continue
-        more = job.accumulate * job.micro_batch // size
+    for parts in (n for n in range(2, min(job.micro_batch, MOST_PARTS) + 1) if job.micro_batch % n == 0):
+        size, more = job.micro_batch // parts, job.accumulate * parts
         words = f"micro-batch {size} with accumulate {more}"
         yield _changed(start, words, job=replace(job, micro_batch=size, accumulate=more))
 

@@ -48,6 +48,10 @@ def test_the_layout_by_topology_is_tp_inside_a_node_then_pp():
     assert plan("175B", gpus=1024, gpus_per_node=4, accumulate=32, checkpointing="every_block").cluster.tensor <= 4
 
 
+def test_a_senseless_micro_batch_is_answered_at_once():
+    assert not plan("gpt2", memory="80 GB", micro_batch=10**30).fits
+
+
 def test_an_odd_micro_batch_is_made_smaller_too():
     found = plan(
         "llama-2-7b",
