@@ -33,14 +33,22 @@ def _time_limit():
     signal.signal(signal.SIGALRM, before)
 
 
+def _loggers():
+    names = ("lightning", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero")
+    return [logging.getLogger(name) for name in names]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loggers_at_first():
+    import lightning.pytorch  # noqa: F401 - which sets its loggers up
+
+    return [(logger.level, list(logger.filters), list(logger.handlers)) for logger in _loggers()]
+
+
 @pytest.fixture(autouse=True)
-def _levels_of_loggers():
+def _loggers_as_at_first(_loggers_at_first):
     """Examples and benchmarks run in this process silence Lightning for good, and what is quiet prints less."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero")]
-    before = [(logger.level, list(logger.filters), list(logger.handlers)) for logger in loggers]
-    disabled = logging.root.manager.disable
-    yield
-    logging.disable(disabled)
-    for logger, (level, filters, handlers) in zip(loggers, before, strict=True):
+    logging.disable(logging.NOTSET)
+    for logger, (level, filters, handlers) in zip(_loggers(), _loggers_at_first, strict=True):
         logger.setLevel(level)
         logger.filters[:], logger.handlers[:] = filters, handlers

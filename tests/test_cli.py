@@ -43,7 +43,7 @@ def test_the_exit_status_says_whether_it_fits(capsys, arguments, status):
 
 def test_bad_input_is_one_sentence(capsys):
     main(["plan", "70B", "--tensor", "3"])
-    assert capsys.readouterr().err == "llmopt: tensor * pipeline must divide gpus (8), got 3 * 1.\n"
+    assert capsys.readouterr().err == "llmopt: --tensor * pipeline must divide gpus (8), got 3 * 1.\n"
 
 
 def test_the_console_script_is_installed_with_the_package():

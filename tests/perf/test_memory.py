@@ -58,7 +58,7 @@ def test_the_number_of_tensors_does_not_grow_with_the_run(tmp_path):
     run = trainer(tmp_path, *ours(), alive, max_steps=20, log_every_n_steps=1)
     run.fit(Regression(torch.optim.AdamW), loader(20))
     early, late = alive.counts
-    assert early == late
+    assert late <= early  # fewer, if what an earlier test left behind went in between
 
 
 class SizeOfState(Callback):
