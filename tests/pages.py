@@ -104,7 +104,7 @@ def heard() -> Iterator[io.StringIO]:
     said, handler = io.StringIO(), logging.StreamHandler(None)
     handler.stream = said
     handler.addFilter(lambda record: not record.getMessage().startswith(NOISE))
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning")]
     for logger in loggers:
         logger.addHandler(handler)
     try:
